@@ -1,0 +1,205 @@
+package spool
+
+import (
+	"sync"
+	"time"
+
+	"github.com/longhaul/longhaul/internal/frame"
+)
+
+// makeRoom evicts the oldest segments until need more bytes fit the quota.
+// Only the writer calls it, so nothing is being written meanwhile.
+func (s *Spool) makeRoom(need int64) {
+	for {
+		s.mu.Lock()
+		over := s.bytes+need > s.opts.MaxBytes
+		s.mu.Unlock()
+		if !over || !s.evictOldest("the spool has reached max_bytes") {
+			return
+		}
+	}
+}
+
+// fullDiskPause is how long a disk that stayed full after an eviction is left
+// alone: someone else takes what is freed, and evicting more would only lose
+// more.
+const fullDiskPause = 10 * time.Second
+
+// makeRoomOnFullDisk frees at least as much as requests need, if it may.
+func (s *Spool) makeRoomOnFullDisk(requests []*request) bool {
+	if !s.evictions.allowed() {
+		return false
+	}
+	var need int64
+	for _, r := range requests {
+		need += r.length
+	}
+	s.mu.Lock()
+	target := s.bytes - need
+	s.mu.Unlock()
+	evicted := false
+	for {
+		s.mu.Lock()
+		enough := s.bytes <= target
+		s.mu.Unlock()
+		if enough || !s.evictOldest("the disk is full") {
+			return evicted
+		}
+		evicted = true
+	}
+}
+
+// evictOldest deletes the oldest segment of all lanes and counts what is lost.
+// It reports false if there is nothing to delete.
+func (s *Spool) evictOldest(why string) bool {
+	tried := make(map[*lane]bool)
+	for {
+		s.mu.Lock()
+		var victim *lane
+		for _, l := range s.lanes {
+			if len(l.segments) == 0 || l.segments[0].size == 0 || tried[l] {
+				continue
+			}
+			if victim == nil || older(l.segments[0], victim.segments[0]) {
+				victim = l
+			}
+		}
+		if victim == nil {
+			s.mu.Unlock()
+			return false
+		}
+		only := len(victim.segments) == 1
+		s.mu.Unlock()
+		if only && !s.succeed(victim) {
+			tried[victim] = true
+			continue
+		}
+		s.evict(victim, why)
+		return true
+	}
+}
+
+// older reports whether a goes before b: what costs nothing first, then what
+// was appended first.
+func older(a, b *segment) bool {
+	if free := a.held().frames == 0; free != (b.held().frames == 0) {
+		return free
+	}
+	return a.appended.Before(b.appended)
+}
+
+// succeed gives a lane's last segment a successor, so that it may be deleted.
+func (s *Spool) succeed(l *lane) bool {
+	s.closeActive(l)
+	s.mu.Lock()
+	l.lastSegment().sealed = true
+	s.mu.Unlock()
+	if _, err := s.beginSegment(l); err != nil {
+		return false
+	}
+	if err := s.opts.fs.SyncDir(l.dir); err != nil {
+		return false
+	}
+	l.activeNew = false
+	return true
+}
+
+func (s *Spool) evict(l *lane, why string) {
+	s.mu.Lock()
+	seg := l.segments[0]
+	lost := seg.held()
+	l.lost[frame.EvictedSpace] += lost.items
+	s.detach(l, 1)
+	s.mu.Unlock()
+	s.discard(l, []*segment{seg})
+	s.evictions.note(s, l, lost, why)
+}
+
+// detach takes the first n segments out of the lane. The caller holds mu and
+// goes on with discard.
+func (s *Spool) detach(l *lane, n int) []*segment {
+	out := append([]*segment(nil), l.segments[:n]...)
+	l.segments = append([]*segment(nil), l.segments[n:]...)
+	for _, seg := range out {
+		seg.removed = true
+		s.bytes -= seg.size
+	}
+	from := l.heldFrom(l.confirmed + 1) // the floor steps over what is damaged above
+	kept := l.damaged[:0:0]
+	for _, r := range l.damaged {
+		if r.To >= from {
+			kept = append(kept, r)
+		}
+	}
+	l.damaged = kept
+	return out
+}
+
+// discard deletes the files of segments that have left the lane. The ledger
+// goes first: a crash in between leaves files that the next Open knows it may
+// delete, never a hole nobody can explain.
+func (s *Spool) discard(l *lane, segments []*segment) {
+	if len(segments) == 0 {
+		return
+	}
+	s.saveLedger(l, true)
+	for _, seg := range segments {
+		if err := s.opts.fs.Remove(seg.path); err != nil {
+			// It is out of the lane; the next Open deletes it.
+			s.readTrouble.report(s.opts.Logger, "cannot delete a segment that is no longer needed: it takes up disk space until the next start: check the disk", "file", seg.path, "error", err)
+		}
+	}
+	l.reader.releaseRemoved(s)
+}
+
+// eviction announces evictions, once per burst.
+type eviction struct {
+	mu         sync.Mutex
+	last       time.Time // of the last announcement
+	sum        counts
+	why        string
+	lane       frame.Lane
+	pauseUntil time.Time
+}
+
+func (e *eviction) note(s *Spool, l *lane, lost counts, why string) {
+	if lost.frames == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sum = e.sum.plus(lost)
+	e.why, e.lane = why, l.id
+	if now := time.Now(); e.last.IsZero() || now.Sub(e.last) >= burstEvery {
+		e.announce(s, now)
+	}
+}
+
+func (e *eviction) announce(s *Spool, now time.Time) {
+	s.opts.Logger.Warn("evicted the oldest data that was not yet confirmed, because "+e.why+": these items are lost and counted: give the spool more space, or see why data does not leave",
+		"frames", e.sum.frames, "items", e.sum.items, "bytes", e.sum.bytes, "last_lane", e.lane, "max_bytes", s.opts.MaxBytes)
+	e.last, e.sum = now, counts{}
+}
+
+func (e *eviction) flush(s *Spool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.sum.frames > 0 {
+		e.announce(s, time.Now())
+	}
+}
+
+func (e *eviction) allowed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Now().After(e.pauseUntil)
+}
+
+func (e *eviction) helped(yes bool) {
+	if yes {
+		return
+	}
+	e.mu.Lock()
+	e.pauseUntil = time.Now().Add(fullDiskPause)
+	e.mu.Unlock()
+}
