@@ -1,0 +1,197 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/collector/config/configtls"
+	"go.uber.org/zap"
+)
+
+// Why these and not the client's defaults: the defaults give up after 60
+// reconnects or two authorization errors, fail at start when the server is
+// away, notice a dead link after four minutes, and keep 8 MiB in memory that a
+// power cut loses. The spool is the buffer.
+const (
+	connectTimeout   = 20 * time.Second
+	pingInterval     = 20 * time.Second
+	maxPingsOut      = 2
+	reconnectWaitMin = 500 * time.Millisecond
+	reconnectWaitMax = 15 * time.Second
+)
+
+// Connection says how to reach the hub. It is embedded in the configuration of
+// the nats exporter and the nats receiver.
+type Connection struct {
+	// URLs is one server or several, comma separated: nats://, tls://, ws:// or wss://.
+	URLs string `mapstructure:"urls"`
+	// CredentialsFile is a NATS credentials file (user JWT and seed); read at every
+	// connect, so a renewed file needs no restart. Empty: none.
+	CredentialsFile string `mapstructure:"credentials_file"`
+	// TLS is used when a URL is tls:// or wss://, when a CA or client certificate is
+	// given, or when the server asks for it.
+	TLS configtls.ClientConfig `mapstructure:"tls"`
+}
+
+// Check reports every problem with its key. It is not called Validate because the
+// receiver embeds a Connection that is not used when the hub is in its process.
+func (c *Connection) Check() error {
+	var problems []error
+	if len(c.servers()) == 0 {
+		problems = append(problems, errors.New("urls: must name at least one NATS server, for example nats://hub.example:4222"))
+	}
+	sockets, web := 0, 0
+	for _, text := range c.servers() {
+		parsed, err := url.Parse(text)
+		switch {
+		case err != nil:
+			problems = append(problems, fmt.Errorf("urls: %q: %w", text, err))
+		case parsed.Host == "":
+			problems = append(problems, fmt.Errorf("urls: %q has no host; write scheme://host:port", text))
+		default:
+			switch parsed.Scheme {
+			case "nats", "tls":
+				sockets++
+			case "ws", "wss":
+				web++
+			default:
+				problems = append(problems, fmt.Errorf("urls: %q: scheme must be nats, tls, ws or wss", text))
+			}
+			if port := parsed.Port(); port != "" {
+				if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+					problems = append(problems, fmt.Errorf("urls: %q: the port must be between 1 and 65535", text))
+				}
+			}
+		}
+	}
+	if sockets > 0 && web > 0 {
+		problems = append(problems, errors.New("urls: ws:// and wss:// cannot stand beside nats:// and tls://; name servers of one kind"))
+	}
+	return errors.Join(problems...)
+}
+
+func (c *Connection) servers() []string {
+	var servers []string
+	for text := range strings.SplitSeq(c.URLs, ",") {
+		if text = strings.TrimSpace(text); text != "" {
+			servers = append(servers, text)
+		}
+	}
+	return servers
+}
+
+func (c *Connection) wantsTLS() bool {
+	if c.TLS.CAFile != "" || c.TLS.CertFile != "" || c.TLS.CAPem != "" || c.TLS.CertPem != "" {
+		return true
+	}
+	for _, server := range c.servers() {
+		if strings.HasPrefix(server, "tls://") || strings.HasPrefix(server, "wss://") {
+			return true
+		}
+	}
+	return false
+}
+
+// Events are told about a connection's life. Fields may be nil.
+type Events struct {
+	// Connected is called after the first and every later connect.
+	Connected func()
+	// Disconnected is called when the link is lost.
+	Disconnected func()
+}
+
+// Connect returns at once with a connection that goes on trying until it is
+// closed, whether or not the hub is there. An error means the settings cannot
+// work (an unreadable credentials or CA file, say). inProcess, when not nil, is used instead of
+// the URLs.
+func (c *Connection) Connect(ctx context.Context, name string, inProcess nats.InProcessConnProvider, events Events, log *zap.Logger) (*nats.Conn, error) {
+	options := []nats.Option{
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		nats.IgnoreAuthErrorAbort(),
+		nats.Timeout(connectTimeout),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.ReconnectBufSize(-1),
+		nats.CustomReconnectDelay(reconnectDelay),
+		nats.ConnectHandler(func(nc *nats.Conn) {
+			log.Info("connected to the hub", zap.String("server", nc.ConnectedUrlRedacted()))
+			call(events.Connected)
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			log.Info("connected to the hub again", zap.String("server", nc.ConnectedUrlRedacted()))
+			call(events.Connected)
+		}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("the link to the hub is down; data is kept on disk and the connection retried", zap.Error(err))
+			}
+			call(events.Disconnected)
+		}),
+		nats.ReconnectErrHandler(reportConnectErrors(log)),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			fields := []zap.Field{zap.Error(err)}
+			if sub != nil {
+				fields = append(fields, zap.String("subject", sub.Subject))
+			}
+			log.Warn("the hub reported an error", fields...)
+		}),
+	}
+	if c.CredentialsFile != "" {
+		// The client would give up at its first connect, with less to say.
+		if _, err := os.ReadFile(c.CredentialsFile); err != nil {
+			return nil, fmt.Errorf("credentials_file: %w: put the hub's credentials there, or leave the key empty if the hub wants none", err)
+		}
+		options = append(options, nats.UserCredentials(c.CredentialsFile))
+	}
+	if inProcess != nil {
+		return nats.Connect("", append(options, nats.InProcessServer(inProcess))...)
+	}
+	tlsConfig, err := c.TLS.LoadTLSConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	if c.wantsTLS() {
+		options = append(options, nats.Secure(tlsConfig))
+	}
+	return nats.Connect(strings.Join(c.servers(), ","), options...)
+}
+
+func call(f func()) {
+	if f != nil {
+		f()
+	}
+}
+
+// reportConnectErrors logs the first failure and then one line a minute, so that
+// a day without a link does not fill the node's disk with log lines.
+func reportConnectErrors(log *zap.Logger) nats.ConnErrHandler {
+	var last time.Time // handlers of one connection are called one after another
+	return func(nc *nats.Conn, err error) {
+		if time.Since(last) < time.Minute {
+			return
+		}
+		last = time.Now()
+		log.Warn("the hub cannot be reached; data is kept on disk and the connection retried",
+			zap.Strings("servers", nc.Servers()), zap.Error(err))
+	}
+}
+
+// reconnectDelay grows from 0.5 s to 15 s, with jitter so that a fleet whose
+// hub restarts does not come back in one moment.
+func reconnectDelay(attempts int) time.Duration {
+	wait := reconnectWaitMax
+	if attempts < 5 {
+		wait = reconnectWaitMin << attempts
+	}
+	return wait/2 + rand.N(wait/2+1)
+}

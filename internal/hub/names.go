@@ -1,0 +1,153 @@
+// Package hub knows how longhaul uses NATS: what subjects, streams, consumers
+// and the custody bucket are called and how they are set, and how to connect
+// so that a bad link is survived.
+//
+// Subjects carry the origin, because the hub's permissions are written on
+// subjects: what stands there is the truth about where a frame came from.
+//
+//	longhaul.frames.<signal>.<cluster>.<node>     edge → hub    frames, kept in one stream a signal
+//	longhaul.hello.<cluster>.<node>               edge → relay  what the edge holds (core NATS)
+//	longhaul.custody.<cluster>.<node>             relay → edge  what the backends have (core NATS)
+//	longhaul.rejected.<signal>.<cluster>.<node>   relay → hub   frames a backend refused for good
+//
+// A name may hold letters, digits, '.', '_' and '-'. In a subject '.' is
+// written '=', which no name can hold, so the mapping has an inverse.
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/longhaul/longhaul/internal/frame"
+)
+
+const (
+	framesPrefix   = "longhaul.frames."
+	helloPrefix    = "longhaul.hello."
+	custodyPrefix  = "longhaul.custody."
+	rejectedPrefix = "longhaul.rejected."
+
+	// HelloSubjects matches the hellos of every origin.
+	HelloSubjects = helloPrefix + "*.*"
+
+	// RejectedStream keeps frames that a backend refused for good.
+	RejectedStream = "LONGHAUL_REJECTED"
+	// CustodyBucket is the key-value bucket of the relay's watermarks.
+	CustodyBucket = "LONGHAUL_CUSTODY"
+	// ConsumerName is the durable consumer the relay reads each stream with.
+	ConsumerName = "relay"
+
+	// MaxNameBytes bounds a cluster or node name, as Kubernetes bounds a label value.
+	MaxNameBytes = 63
+)
+
+// Message headers. The standard Nats-Msg-Id stands beside them.
+const (
+	// FloorHeader is set on a frame whose own header is out of date because the
+	// spool has lost frames since it was written, or holds none before it any more:
+	// the lowest number still held.
+	FloorHeader = "Longhaul-Floor"
+	// LostHeader goes with FloorHeader: cumulative lost items by cause, comma separated.
+	LostHeader = "Longhaul-Lost"
+	// ReasonHeader says, on a rejected frame, why.
+	ReasonHeader = "Longhaul-Reason"
+)
+
+// ErrSubject is returned for a subject that is not one of longhaul's.
+var ErrSubject = errors.New("not a longhaul frame subject")
+
+// Origin is where telemetry comes from, as the subject says it.
+type Origin struct {
+	Cluster, Node string
+}
+
+func (o Origin) String() string { return o.Cluster + "/" + o.Node }
+
+// ValidName says whether a cluster or node name can stand in a subject.
+func ValidName(name string) error {
+	if name == "" {
+		return errors.New("is empty")
+	}
+	if len(name) > MaxNameBytes {
+		return fmt.Errorf("%q is longer than %d bytes", name, MaxNameBytes)
+	}
+	for _, r := range name {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '_', r == '-':
+		default:
+			return fmt.Errorf("%q holds %q; letters, digits, '.', '_' and '-' are allowed", name, r)
+		}
+	}
+	return nil
+}
+
+func token(name string) string   { return strings.ReplaceAll(name, ".", "=") }
+func untoken(text string) string { return strings.ReplaceAll(text, "=", ".") }
+
+func (o Origin) tokens() string { return token(o.Cluster) + "." + token(o.Node) }
+
+// StreamName is the stream that keeps a signal's frames.
+func StreamName(signal frame.Signal) string {
+	return "LONGHAUL_" + strings.ToUpper(signal.String())
+}
+
+// FrameSubject is where an origin publishes a signal's frames.
+func FrameSubject(signal frame.Signal, o Origin) string {
+	return framesPrefix + signal.String() + "." + o.tokens()
+}
+
+// RejectedSubject is where the relay keeps an origin's rejected frames.
+func RejectedSubject(signal frame.Signal, o Origin) string {
+	return rejectedPrefix + signal.String() + "." + o.tokens()
+}
+
+// HelloSubject is where an origin says what it holds.
+func HelloSubject(o Origin) string { return helloPrefix + o.tokens() }
+
+// CustodySubject is where an origin hears what the backends have.
+func CustodySubject(o Origin) string { return custodyPrefix + o.tokens() }
+
+// CustodyKey is the bucket key of one lane's watermark.
+func CustodyKey(o Origin, epoch frame.Epoch, lane frame.Lane) string {
+	return fmt.Sprintf("%s.%s.%s.%d", o.tokens(), epoch, lane.Signal, lane.Seq)
+}
+
+// ParseCustodyKey is the inverse of CustodyKey.
+func ParseCustodyKey(key string) (o Origin, epoch frame.Epoch, lane frame.Lane, err error) {
+	fields := strings.Split(key, ".")
+	if len(fields) != 5 {
+		return o, 0, lane, fmt.Errorf("custody key %q: want 5 fields, have %d", key, len(fields))
+	}
+	if epoch, err = frame.ParseEpoch(fields[2]); err != nil {
+		return o, 0, lane, fmt.Errorf("custody key %q: %w", key, err)
+	}
+	if lane, err = frame.ParseLane(fields[3] + "/" + fields[4]); err != nil {
+		return o, 0, lane, fmt.Errorf("custody key %q: %w", key, err)
+	}
+	return Origin{untoken(fields[0]), untoken(fields[1])}, epoch, lane, nil
+}
+
+// ParseFrameSubject reads signal and origin from a frame's subject.
+func ParseFrameSubject(subject string) (frame.Signal, Origin, error) {
+	rest, ok := strings.CutPrefix(subject, framesPrefix)
+	fields := strings.Split(rest, ".")
+	if !ok || len(fields) != 3 {
+		return 0, Origin{}, fmt.Errorf("%w: %q", ErrSubject, subject)
+	}
+	signal, err := frame.ParseSignal(fields[0])
+	if err != nil {
+		return 0, Origin{}, fmt.Errorf("%w: %q: %w", ErrSubject, subject, err)
+	}
+	return signal, Origin{untoken(fields[1]), untoken(fields[2])}, nil
+}
+
+// ParseHelloSubject reads the origin from a hello's subject.
+func ParseHelloSubject(subject string) (Origin, error) {
+	rest, ok := strings.CutPrefix(subject, helloPrefix)
+	fields := strings.Split(rest, ".")
+	if !ok || len(fields) != 2 {
+		return Origin{}, fmt.Errorf("%w: %q", ErrSubject, subject)
+	}
+	return Origin{untoken(fields[0]), untoken(fields[1])}, nil
+}

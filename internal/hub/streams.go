@@ -1,0 +1,120 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/longhaul/longhaul/internal/bytesize"
+	"github.com/longhaul/longhaul/internal/frame"
+)
+
+const (
+	// DuplicateWindow is how long the hub remembers message ids. It only catches
+	// a publish repeated at once; longer repeats are caught by frame numbers.
+	DuplicateWindow = 2 * time.Minute
+	// AckWait is how long a frame may be in the relay's hands without a sign of life.
+	AckWait = time.Minute
+	// MaxAckPending bounds the frames of one signal that are in the relay's hands.
+	MaxAckPending = 1024
+	// rejectedAge is how long rejected frames are kept.
+	rejectedAge = 30 * 24 * time.Hour
+)
+
+// shares divides a hub's disk between the streams, in percent. Logs weigh most
+// on a wire; what is left is the rejected frames' and the watermarks'.
+var shares = map[frame.Signal]int64{frame.Logs: 50, frame.Metrics: 25, frame.Traces: 20}
+
+const rejectedShare = 4
+
+// Streams are the hub's storage settings.
+type Streams struct {
+	// MaxBytes bounds everything longhaul keeps on the hub. When a signal's share
+	// is full the hub refuses new frames and the edges keep them.
+	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
+	// Replicas is the number of hub servers that keep each message: 1, 3 or 5.
+	Replicas int `mapstructure:"replicas"`
+}
+
+// Validate reports every problem with its key.
+func (s *Streams) Validate() error {
+	var problems []error
+	if s.MaxBytes < 64*bytesize.MiB {
+		problems = append(problems, fmt.Errorf("max_bytes: %s is too little for a hub; give at least 64MiB", s.MaxBytes))
+	}
+	if s.Replicas != 1 && s.Replicas != 3 && s.Replicas != 5 {
+		problems = append(problems, fmt.Errorf("replicas: must be 1, 3 or 5, not %d", s.Replicas))
+	}
+	return errors.Join(problems...)
+}
+
+// EnsureStream creates or updates a signal's stream and the relay's durable
+// consumer on it. Frames are a work queue: gone once acknowledged. A full
+// stream refuses what is new, which pushes back to the edges' disks.
+func EnsureStream(ctx context.Context, js jetstream.JetStream, signal frame.Signal, s Streams) (jetstream.Stream, jetstream.Consumer, error) {
+	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        StreamName(signal),
+		Description: "longhaul " + signal.String() + " on their way from the edges to the backends",
+		Subjects:    []string{framesPrefix + signal.String() + ".*.*"},
+		Retention:   jetstream.WorkQueuePolicy,
+		Discard:     jetstream.DiscardNew,
+		Storage:     jetstream.FileStorage,
+		MaxBytes:    int64(s.MaxBytes) * shares[signal] / 100,
+		Replicas:    s.Replicas,
+		Duplicates:  DuplicateWindow,
+		AllowDirect: true,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("create stream %s: %w", StreamName(signal), err)
+	}
+	consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable:       ConsumerName,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       AckWait,
+		MaxAckPending: MaxAckPending,
+		MaxDeliver:    -1,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("create consumer %s of stream %s: %w", ConsumerName, StreamName(signal), err)
+	}
+	return stream, consumer, nil
+}
+
+// EnsureRejected creates or updates the stream of rejected frames. It drops its
+// oldest when full, because it must never stop delivery.
+func EnsureRejected(ctx context.Context, js jetstream.JetStream, s Streams) error {
+	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        RejectedStream,
+		Description: "longhaul frames that a backend refused for good, with the reason",
+		Subjects:    []string{rejectedPrefix + "*.*.*"},
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardOld,
+		Storage:     jetstream.FileStorage,
+		MaxBytes:    int64(s.MaxBytes) * rejectedShare / 100,
+		MaxAge:      rejectedAge,
+		Replicas:    s.Replicas,
+		AllowDirect: true,
+	})
+	if err != nil {
+		return fmt.Errorf("create stream %s: %w", RejectedStream, err)
+	}
+	return nil
+}
+
+// EnsureCustody creates or opens the bucket of watermarks.
+func EnsureCustody(ctx context.Context, js jetstream.JetStream, s Streams) (jetstream.KeyValue, error) {
+	bucket, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket:      CustodyBucket,
+		Description: "longhaul: how far each origin's data was accepted by the backends",
+		History:     1,
+		Storage:     jetstream.FileStorage,
+		Replicas:    s.Replicas,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create key-value bucket %s: %w", CustodyBucket, err)
+	}
+	return bucket, nil
+}

@@ -1,0 +1,300 @@
+package shipper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/hub"
+	"github.com/longhaul/longhaul/internal/spool"
+)
+
+const (
+	retryMin  = 250 * time.Millisecond
+	retryMax  = 30 * time.Second
+	readBytes = 1 << 20 // read ahead from the spool, per lane
+)
+
+// errRewind ends a round of shipping because the cursor has moved back.
+var errRewind = errors.New("publish again from an earlier frame")
+
+// lane ships one lane of the spool in order. Its goroutine alone moves the cursor.
+type lane struct {
+	*Shipper
+	name   frame.Lane
+	orders chan order
+
+	shipped    atomic.Uint64 // highest number the hub acknowledged, all before it too
+	generation uint64        // part of the message id; one more at every rewind
+	rewound    time.Time     // last rewind at the relay's request
+	positioned uint64        // the connect for which the relay's word was waited for
+	saved      laneState     // owned by saveState
+
+	mu     sync.Mutex
+	stream string // identity of the hub's store that the shipped frames went to
+}
+
+// order is the relay's word on this lane.
+type order struct {
+	confirmed, resend uint64
+	stream            string
+}
+
+// flight is a frame on its way.
+type flight struct {
+	number       uint64
+	items, bytes int
+	sent         time.Time
+	ack          jetstream.PubAckFuture
+}
+
+func (l *lane) streamName() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stream
+}
+
+// run ships until ctx is done: wait for the link, learn where the relay stands,
+// ship until something goes wrong, wait, again.
+func (l *lane) run(ctx context.Context) {
+	retry := &backoff.ExponentialBackOff{
+		InitialInterval: retryMin, MaxInterval: retryMax, Multiplier: 2, RandomizationFactor: 0.5,
+	}
+	retry.Reset()
+	for ctx.Err() == nil {
+		if l.link.wait(ctx) != nil {
+			return
+		}
+		if connect := l.link.connects.Load(); l.positioned != connect {
+			l.position(ctx)
+			l.positioned = connect
+		}
+		before := l.shipped.Load()
+		err := l.ship(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errRewind):
+			retry.Reset()
+			continue
+		case l.shipped.Load() > before:
+			retry.Reset() // it got somewhere; the next try may be soon
+		}
+		wait := retry.NextBackOff()
+		l.log.Warn("shipping interrupted; frames stay in the spool and are published again",
+			zap.Stringer("lane", l.name), zap.Duration("retry_in", wait), zap.Error(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// position waits for the relay's answer to the hello, so that what it already
+// has is not published again.
+func (l *lane) position(ctx context.Context) {
+	timer := time.NewTimer(positionWait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case o := <-l.orders:
+		_ = l.obey(o) // nothing is in flight: moving the cursor is all there is to do
+	case <-timer.C:
+	}
+}
+
+// ship publishes from the cursor on until ctx is done, a publish fails, or the
+// relay asks for an earlier frame. It begins with a single frame, so that a hub
+// that is full, or gone again, costs the link one frame a try and not a window.
+func (l *lane) ship(ctx context.Context) error {
+	var (
+		next      = l.shipped.Load() + 1
+		ahead     []spool.Record // read and not yet published
+		flying    []flight       // published and not yet acknowledged, in order
+		inFlight  int            // bytes
+		announced bool           // the spool said that there is something to read
+		window    = 1            // bytes; one frame at a time until the hub takes one
+	)
+	wait := l.newWaiter(ctx)
+	defer wait.stop()
+	for {
+		if len(ahead) == 0 && inFlight < window {
+			records, err := l.spool.Read(l.name, next, min(readBytes, l.config.WindowBytes))
+			if err != nil {
+				return fmt.Errorf("read spool: %w", err)
+			}
+			ahead = records
+			if announced && len(records) == 0 {
+				// What was there has been evicted or was found corrupt since. Not a tight loop:
+				select {
+				case <-ctx.Done():
+				case <-time.After(retryMin):
+				}
+			}
+			announced = false
+		}
+		for len(ahead) > 0 && (inFlight == 0 || inFlight+len(ahead[0].Bytes) <= window) {
+			f, err := l.publish(ahead[0])
+			if err != nil {
+				return err
+			}
+			flying, inFlight, ahead = append(flying, f), inFlight+f.bytes, ahead[1:]
+			next = f.number + 1
+		}
+
+		var acked <-chan *jetstream.PubAck
+		var failed <-chan error
+		if len(flying) > 0 {
+			acked, failed = flying[0].ack.Ok(), flying[0].ack.Err()
+		}
+		var more <-chan struct{}
+		if len(ahead) == 0 && inFlight < window {
+			more = wait.ready(next)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-acked:
+			f := flying[0]
+			flying, inFlight = flying[1:], inFlight-f.bytes
+			window = l.config.WindowBytes
+			l.shipped.Store(max(f.number, l.shipped.Load()))
+			l.observer.Shipped(l.name.Signal, f.items, f.bytes, time.Since(f.sent))
+		case err := <-failed:
+			l.generation++ // those behind it may have arrived; the ids must not stand in the way
+			return fmt.Errorf("publish frame %d: %w", flying[0].number, err)
+		case o := <-l.orders:
+			if l.obey(o) {
+				return errRewind
+			}
+			if l.shipped.Load() >= next { // confirmed beyond what was read: skip
+				ahead, next = nil, l.shipped.Load()+1
+			}
+		case <-more:
+			wait.waiting = false
+			announced = true
+		}
+	}
+}
+
+// waiter turns spool.Wait into a channel. At most one wait is under way.
+type waiter struct {
+	ask     chan uint64
+	fired   chan struct{}
+	waiting bool
+	cancel  context.CancelFunc
+	group   sync.WaitGroup
+}
+
+func (l *lane) newWaiter(ctx context.Context) *waiter {
+	ctx, cancel := context.WithCancel(ctx)
+	w := &waiter{ask: make(chan uint64, 1), fired: make(chan struct{}, 1), cancel: cancel}
+	w.group.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case from := <-w.ask:
+				if l.spool.Wait(ctx, l.name, from) != nil {
+					return
+				}
+				w.fired <- struct{}{} // has room: the next ask comes after it was received
+			}
+		}
+	})
+	return w
+}
+
+// ready gives a channel on which a signal arrives once the spool holds a durable
+// frame from a number on, or held one that has gone since.
+func (w *waiter) ready(from uint64) <-chan struct{} {
+	if !w.waiting {
+		w.waiting = true
+		w.ask <- from
+	}
+	return w.fired
+}
+
+func (w *waiter) stop() {
+	w.cancel()
+	w.group.Wait()
+}
+
+// publish sends one frame. Its header is written once and for all; what the
+// spool has lost or let go since travels in message headers.
+func (l *lane) publish(r spool.Record) (flight, error) {
+	id := l.spool.Epoch().String() + "/" + l.name.String() + "/" + strconv.FormatUint(r.Number, 10)
+	if l.generation > 0 {
+		id += "#" + strconv.FormatUint(l.generation, 36)
+	}
+	msg := &nats.Msg{
+		Subject: hub.FrameSubject(l.name.Signal, l.config.Origin),
+		Header:  nats.Header{jetstream.MsgIDHeader: []string{id}},
+		Data:    r.Bytes,
+	}
+	floor, lost := l.spool.Floor(l.name)
+	// The first frame held tells its floor in any case: a relay that has forgotten
+	// what it confirmed would wait for the frames before it.
+	if floor > r.Header.Floor && (lost != r.Header.Lost || floor >= r.Number) {
+		msg.Header[hub.FloorHeader] = []string{strconv.FormatUint(min(floor, r.Number), 10)}
+		msg.Header[hub.LostHeader] = []string{formatLost(lost)}
+	}
+	ack, err := l.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return flight{}, fmt.Errorf("publish frame %d: %w", r.Number, err)
+	}
+	return flight{r.Number, int(r.Header.Items), len(r.Bytes), time.Now(), ack}, nil
+}
+
+func formatLost(lost [frame.NumCauses]uint64) string {
+	texts := make([]string, len(lost))
+	for i, count := range lost {
+		texts[i] = strconv.FormatUint(count, 10)
+	}
+	return strings.Join(texts, ",")
+}
+
+// obey moves the cursor where the relay's word wants it, and says whether that
+// was back, over frames that may be in flight.
+func (l *lane) obey(o order) (back bool) {
+	shipped := l.shipped.Load()
+	l.mu.Lock()
+	replaced := o.stream != "" && l.stream != "" && o.stream != l.stream
+	if o.stream != "" {
+		l.stream = o.stream
+	}
+	l.mu.Unlock()
+	switch {
+	case o.confirmed > shipped:
+		l.shipped.Store(o.confirmed)
+		return false
+	case replaced && o.confirmed < shipped:
+		l.log.Warn("the hub has a new store; frames it had and did not deliver are published again",
+			zap.Stringer("lane", l.name), zap.Uint64("from", o.confirmed+1), zap.Uint64("to", shipped))
+		l.rewind(o.confirmed + 1)
+		return true
+	case o.resend > 0 && o.resend <= shipped && time.Since(l.rewound) >= rewindInterval:
+		l.log.Info("the relay misses frames; they are published again",
+			zap.Stringer("lane", l.name), zap.Uint64("from", o.resend), zap.Uint64("to", shipped))
+		l.rewind(max(o.resend, o.confirmed+1))
+		return true
+	}
+	return false
+}
+
+func (l *lane) rewind(from uint64) {
+	l.generation++
+	l.rewound = time.Now()
+	l.shipped.Store(from - 1)
+}
