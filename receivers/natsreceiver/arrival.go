@@ -1,0 +1,87 @@
+package natsreceiver
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/hub"
+)
+
+// arrival is a message in the relay's hands: from the moment it is read until
+// it is acknowledged or given back.
+type arrival struct {
+	msg     jetstream.Msg
+	key     custody.Key
+	header  frame.Header
+	payload []byte // aliases the message
+	floor   uint64
+	lost    [frame.NumCauses]uint64
+	bytes   int64 // what it takes of the buffer
+	reading frame.Signal
+	poison  error // why it cannot be a frame of its subject; nil for a good one
+}
+
+var errOtherSignal = errors.New("the frame's signal is not the subject's")
+
+// readArrival checks a message's subject, frame and headers. With an error the
+// arrival still carries what could be read of its origin.
+func readArrival(msg jetstream.Msg) (*arrival, error) {
+	a := &arrival{msg: msg, bytes: int64(len(msg.Data()))}
+	signal, origin, err := hub.ParseFrameSubject(msg.Subject())
+	a.key.Origin, a.key.Lane.Signal = origin, signal
+	if err != nil {
+		return a, err
+	}
+	header, payload, n, err := frame.Parse(msg.Data())
+	if err != nil {
+		return a, err
+	}
+	switch {
+	case header.Signal != signal:
+		return a, errOtherSignal
+	case n != len(msg.Data()):
+		return a, fmt.Errorf("%d bytes follow the frame", len(msg.Data())-n)
+	case header.Number == 0 || header.Floor == 0 || header.Floor > header.Number:
+		return a, fmt.Errorf("number %d and floor %d cannot be", header.Number, header.Floor)
+	}
+	a.key.Epoch = header.Epoch
+	a.key.Lane.Seq = header.Lane
+	a.header, a.payload = header, payload
+	a.floor, a.lost = header.Floor, header.Lost
+	a.readHeaders()
+	return a, nil
+}
+
+// readHeaders takes the spool's newer word on what it has lost, if the message
+// carries one. Headers that cannot be read are as good as none.
+func (a *arrival) readHeaders() {
+	floor, err := strconv.ParseUint(a.msg.Headers().Get(hub.FloorHeader), 10, 64)
+	if err != nil || floor <= a.floor || floor > a.header.Number {
+		return
+	}
+	var lost [frame.NumCauses]uint64
+	for i, text := range strings.Split(a.msg.Headers().Get(hub.LostHeader), ",") {
+		count, err := strconv.ParseUint(text, 10, 64)
+		if err != nil || i >= len(lost) {
+			return
+		}
+		lost[i] = max(count, a.header.Lost[i])
+	}
+	a.floor, a.lost = floor, lost
+}
+
+// worker chooses who delivers an origin's frames: always the same.
+func (a *arrival) worker(workers int) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(a.key.Origin.Cluster)) // a hash never fails
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write([]byte(a.key.Origin.Node))
+	return int(h.Sum32() % uint32(workers))
+}

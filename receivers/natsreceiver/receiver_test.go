@@ -1,0 +1,465 @@
+package natsreceiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/receivertest"
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/hub"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	store1 = hub.Origin{Cluster: "store-0001", Node: "a"}
+	epoch  = frame.Epoch(0xabc)
+)
+
+func startHub(t *testing.T) *server.Server {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the hub is not ready")
+	}
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	return s
+}
+
+// backend is a logs backend that can refuse.
+type backend struct {
+	mu     sync.Mutex
+	bodies []string
+	refuse func(bodies []string) error
+}
+
+func (b *backend) consume(_ context.Context, ld plog.Logs) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var bodies []string
+	for _, resource := range ld.ResourceLogs().All() {
+		cluster, _ := resource.Resource().Attributes().Get("k8s.cluster.name")
+		node, _ := resource.Resource().Attributes().Get("k8s.node.name")
+		for _, scope := range resource.ScopeLogs().All() {
+			for _, record := range scope.LogRecords().All() {
+				bodies = append(bodies, cluster.Str()+"/"+node.Str()+":"+record.Body().Str())
+			}
+		}
+	}
+	if b.refuse != nil {
+		if err := b.refuse(bodies); err != nil {
+			return err
+		}
+	}
+	b.bodies = append(b.bodies, bodies...)
+	return nil
+}
+
+func (b *backend) got() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.bodies)
+}
+
+func (b *backend) refusing(f func([]string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuse = f
+}
+
+func startReceiver(t *testing.T, url string, b *backend) (stop func()) {
+	t.Helper()
+	set := receivertest.NewNopSettings(Type)
+	set.Logger = zaptest.NewLogger(t)
+	config := defaultConfig()
+	config.Connection.URLs = url
+	config.Streams.MaxBytes = 256 << 20
+	next, err := consumer.NewLogs(b.consume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewFactory().CreateLogs(t.Context(), set, config, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Start(t.Context(), componenttest.NewNopHost()); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			if err := r.Shutdown(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// fleet publishes as edges do.
+type fleet struct {
+	t  *testing.T
+	nc *nats.Conn
+	js jetstream.JetStream
+}
+
+func newFleet(t *testing.T, url string) *fleet {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{t, nc, js}
+	eventually(t, "the relay has made the stream", func() bool {
+		_, err := js.Stream(t.Context(), hub.StreamName(frame.Logs))
+		return err == nil
+	})
+	return f
+}
+
+func encode(t *testing.T, number, floor uint64) []byte {
+	t.Helper()
+	ld := plog.NewLogs()
+	ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetStr(fmt.Sprint("line ", number))
+	otlp, err := (&plog.ProtoMarshaler{}).MarshalLogs(ld)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codec, err := frame.CodecByID(frame.OTLPZstd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := codec.Encode(nil, otlp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return frame.Append(nil, &frame.Header{
+		Codec: codec.ID(), Signal: frame.Logs, Class: frame.Live, Lane: 1, Items: 1, Epoch: epoch,
+		Number: number, Floor: floor, Uncompressed: uint32(len(otlp)), PayloadLen: uint32(len(payload)),
+	}, payload)
+}
+
+func (f *fleet) publish(origin hub.Origin, data []byte, headers ...string) {
+	f.t.Helper()
+	msg := &nats.Msg{Subject: hub.FrameSubject(frame.Logs, origin), Data: data, Header: nats.Header{}}
+	for i := 0; i+1 < len(headers); i += 2 {
+		msg.Header.Set(headers[i], headers[i+1])
+	}
+	if _, err := f.js.PublishMsg(f.t.Context(), msg); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// confirmations collects what the relay tells an origin.
+func (f *fleet) confirmations(origin hub.Origin) func() (confirmed, resend uint64) {
+	f.t.Helper()
+	var mu sync.Mutex
+	var confirmed, resend uint64
+	sub, err := f.nc.Subscribe(hub.CustodySubject(origin), func(msg *nats.Msg) {
+		c, _, err := custody.ParseConfirmation(msg.Data)
+		if err != nil {
+			f.t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, lane := range c.Lanes {
+			confirmed = max(confirmed, lane.Confirmed)
+			resend = max(resend, lane.Resend)
+		}
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = sub.Unsubscribe() })
+	if err := f.nc.Flush(); err != nil {
+		f.t.Fatal(err)
+	}
+	return func() (uint64, uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		return confirmed, resend
+	}
+}
+
+func (f *fleet) held(stream string) uint64 {
+	f.t.Helper()
+	s, err := f.js.Stream(f.t.Context(), stream)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+func eventually(t *testing.T, what string, met func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so within 30 s: %s", what)
+		}
+	}
+}
+
+func lines(origin hub.Origin, numbers ...int) (want []string) {
+	for _, n := range numbers {
+		want = append(want, fmt.Sprintf("%s:line %d", origin, n))
+	}
+	return want
+}
+
+func TestDeliversInOrderOnceThenConfirmsAndFreesTheHub(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	for _, n := range []uint64{1, 2, 2, 1, 3} {
+		f.publish(store1, encode(t, n, 1))
+	}
+	eventually(t, "3 is confirmed", func() bool { c, _ := confirmations(); return c == 3 })
+	if got, want := b.got(), lines(store1, 1, 2, 3); !slices.Equal(got, want) {
+		t.Fatalf("delivered %q; want %q", got, want)
+	}
+	eventually(t, "the hub is empty", func() bool { return f.held("LONGHAUL_LOGS") == 0 })
+}
+
+func TestNothingIsConfirmedWhileTheBackendRefuses(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	b.refusing(func([]string) error { return errors.New("away") })
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	f.publish(store1, encode(t, 1, 1))
+	time.Sleep(announceInterval + 2*settleInterval) // an absence can only be waited for
+	if c, _ := confirmations(); c != 0 || f.held("LONGHAUL_LOGS") != 1 {
+		t.Fatalf("confirmed %d, hub holds %d", c, f.held("LONGHAUL_LOGS"))
+	}
+	b.refusing(nil)
+	eventually(t, "1 is confirmed", func() bool { c, _ := confirmations(); return c == 1 })
+}
+
+func TestAHoleIsAskedForAndNothingOvertakes(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	f.publish(store1, encode(t, 1, 1))
+	f.publish(store1, encode(t, 3, 1))
+	eventually(t, "2 is asked for", func() bool { _, resend := confirmations(); return resend == 2 })
+	for n := uint64(2); n <= 4; n++ {
+		f.publish(store1, encode(t, n, 1))
+	}
+	eventually(t, "4 is confirmed", func() bool { c, _ := confirmations(); return c == 4 })
+	if got, want := b.got(), lines(store1, 1, 2, 3, 4); !slices.Equal(got, want) {
+		t.Fatalf("delivered %q; want %q", got, want)
+	}
+}
+
+func TestAGapTheEdgeNamesIsPassed(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	f.publish(store1, encode(t, 1, 1))
+	f.publish(store1, encode(t, 5, 1), hub.FloorHeader, "5", hub.LostHeader, "30,0,0,0,0,0,0,0")
+	eventually(t, "5 is confirmed", func() bool { c, _ := confirmations(); return c == 5 })
+	if got, want := b.got(), lines(store1, 1, 5); !slices.Equal(got, want) {
+		t.Fatalf("delivered %q; want %q", got, want)
+	}
+}
+
+func TestWhatABackendRefusesForGoodIsKeptWithItsReasonAndHoldsNothingUp(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	b.refusing(func(bodies []string) error {
+		if slices.Contains(bodies, store1.String()+":line 2") {
+			return consumererror.NewPermanent(errors.New("too\nugly"))
+		}
+		return nil
+	})
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	for n := uint64(1); n <= 3; n++ {
+		f.publish(store1, encode(t, n, 1))
+	}
+	eventually(t, "3 is confirmed", func() bool { c, _ := confirmations(); return c == 3 })
+	if got, want := b.got(), lines(store1, 1, 3); !slices.Equal(got, want) {
+		t.Fatalf("delivered %q; want %q", got, want)
+	}
+	stream, err := f.js.Stream(t.Context(), hub.RejectedStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := stream.GetLastMsgForSubject(t.Context(), hub.RejectedSubject(frame.Logs, store1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reason := msg.Header.Get(hub.ReasonHeader); !strings.Contains(reason, "too ugly") || !slices.Equal(msg.Data, encode(t, 2, 1)) {
+		t.Fatalf("kept with reason %q", reason)
+	}
+}
+
+func TestDamagedFramesAreKeptAndHoldNothingUp(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	damaged := encode(t, 1, 1)
+	damaged[len(damaged)-6] ^= 1
+	f.publish(store1, []byte("no frame"))
+	f.publish(store1, damaged)
+	f.publish(store1, encode(t, 1, 1))
+	eventually(t, "1 is confirmed", func() bool { c, _ := confirmations(); return c == 1 })
+	if held := f.held(hub.RejectedStream); held != 2 {
+		t.Fatalf("%d frames in the rejected stream; want 2", held)
+	}
+}
+
+// A number confirms all before it: a frame that does not decode must not be
+// accepted while those it came with still wait for the backend.
+func TestAFrameThatDoesNotDecodeConfirmsNothingBeforeIt(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	f.publish(store1, encode(t, 1, 1))
+	eventually(t, "1 is confirmed", func() bool { c, _ := confirmations(); return c == 1 })
+	var refused bool
+	b.refusing(func([]string) error { refused = true; return errors.New("away") })
+	f.publish(store1, encode(t, 2, 1)) // keeps the worker busy, so that the next are collected together
+	eventually(t, "2 is refused", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return refused })
+	f.publish(store1, encode(t, 3, 1))
+	f.publish(store1, frame.Append(nil, &frame.Header{
+		Codec: frame.OTLPZstd, Signal: frame.Logs, Class: frame.Live, Lane: 1, Items: 1, Epoch: epoch, Number: 4, Floor: 1, Uncompressed: 9,
+	}, []byte("not zstd")))
+	b.refusing(func(bodies []string) error {
+		if slices.Contains(bodies, store1.String()+":line 3") {
+			return errors.New("away")
+		}
+		return nil
+	})
+	eventually(t, "2 is confirmed", func() bool { c, _ := confirmations(); return c >= 2 })
+	time.Sleep(announceInterval + 2*settleInterval) // an absence can only be waited for
+	if c, _ := confirmations(); c != 2 {
+		t.Fatalf("confirmed %d while 3 waits for the backend", c)
+	}
+	b.refusing(nil)
+	eventually(t, "4 is confirmed", func() bool { c, _ := confirmations(); return c == 4 })
+	if got, want := b.got(), lines(store1, 1, 2, 3); !slices.Equal(got, want) {
+		t.Fatalf("delivered %q; want %q", got, want)
+	}
+}
+
+func TestARestartedRelayNeitherRepeatsNorSkips(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	stop := startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	f.publish(store1, encode(t, 1, 1))
+	eventually(t, "1 is delivered", func() bool { return len(b.got()) == 1 })
+	stop()
+	f.publish(store1, encode(t, 1, 1))
+	f.publish(store1, encode(t, 2, 1))
+	startReceiver(t, h.ClientURL(), b)
+	eventually(t, "2 is delivered", func() bool { return len(b.got()) == 2 })
+	if got, want := b.got(), lines(store1, 1, 2); !slices.Equal(got, want) {
+		t.Fatalf("delivered %q; want %q", got, want)
+	}
+}
+
+func TestFramesInARelaysHandsComeFirstToItsSuccessor(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	b.refusing(func([]string) error { return errors.New("away") })
+	stop := startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	for n := uint64(1); n <= 20; n++ {
+		f.publish(store1, encode(t, n, 1))
+	}
+	time.Sleep(settleInterval) // let the first relay take some in its hands
+	stop()
+	b.refusing(nil)
+	startReceiver(t, h.ClientURL(), b)
+	eventually(t, "20 are delivered", func() bool { return len(b.got()) == 20 })
+	var numbers []int
+	for n := 1; n <= 20; n++ {
+		numbers = append(numbers, n)
+	}
+	if got, want := b.got(), lines(store1, numbers...); !slices.Equal(got, want) {
+		t.Fatalf("delivered %q; want %q", got, want)
+	}
+}
+
+func TestOnlyARefusalByAllIsPermanent(t *testing.T) {
+	permanent, passing := consumererror.NewPermanent(errors.New("400")), errors.New("503")
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"permanent":              {permanent, true},
+		"wrapped":                {fmt.Errorf("loki: %w", permanent), true},
+		"passing":                {passing, false},
+		"one of two":             {errors.Join(permanent, passing), false},
+		"one of two, wrapped":    {fmt.Errorf("fan-out: %w", errors.Join(passing, permanent)), false},
+		"both":                   {errors.Join(permanent, permanent), true},
+		"permanent about a list": {consumererror.NewPermanent(errors.Join(passing, passing)), true},
+	} {
+		if got := isPermanent(c.err); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestAShutdownBeginsNoDelivery(t *testing.T) {
+	b := &backend{}
+	next, err := consumer.NewLogs(b.consume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for range 20 { // a select takes what is ready at random
+		c := newCore(defaultConfig(), receivertest.NewNopSettings(Type), nil)
+		c.delivering = t.Context()
+		w := &worker{reader: newReader(c, frame.Logs, logsTo(next)), deliver: logsTo(next), in: make(chan *arrival, 1)}
+		a := &arrival{key: custody.Key{Origin: store1, Epoch: epoch, Lane: frame.Lane{Signal: frame.Logs, Seq: 1}}}
+		a.header, a.payload, _, err = frame.Parse(encode(t, 1, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.in <- a
+		w.run(stopped)
+		if _, known := c.ledger.Confirmed(a.key); known {
+			t.Fatal("a frame was taken after the stop")
+		}
+	}
+}
+
+var _ receiver.Logs = (*core)(nil)
