@@ -1,0 +1,106 @@
+package containerlogsreceiver
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+
+	"github.com/longhaul/longhaul/internal/bytesize"
+)
+
+// Config is the configuration of the containerlogs receiver.
+type Config struct {
+	// Include are the glob patterns of the files to read.
+	Include []string `mapstructure:"include"`
+	// Exclude are glob patterns of files not to read; a pattern is matched
+	// against the whole path.
+	Exclude []string `mapstructure:"exclude"`
+	// StartAt says where to begin in files that exist at the very first start
+	// (when there is no position file): "beginning" or "end". A file that
+	// appears later is always read from its beginning.
+	StartAt string `mapstructure:"start_at"`
+	// PositionFile keeps how far each file has been read. Required.
+	PositionFile string `mapstructure:"position_file"`
+	// PollInterval is how often files are looked for and looked at.
+	PollInterval time.Duration `mapstructure:"poll_interval"`
+	// MaxLineBytes bounds one record; a longer line is split.
+	MaxLineBytes bytesize.Size `mapstructure:"max_line_bytes"`
+	// Batch bounds what is handed on in one call.
+	Batch BatchConfig `mapstructure:"batch"`
+
+	// prevent unkeyed literal initialization
+	_ struct{}
+}
+
+// BatchConfig bounds one batch; a batch is cut when either limit is reached or
+// when there is nothing more to read.
+type BatchConfig struct {
+	// MaxLines is the most lines in a batch.
+	MaxLines int `mapstructure:"max_lines"`
+	// MaxBytes is the most bytes of log text in a batch; a single longer line
+	// makes a batch of its own.
+	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
+}
+
+const (
+	startAtBeginning = "beginning"
+	startAtEnd       = "end"
+
+	// minLineBytes is what a container runtime writes at most in one piece.
+	minLineBytes = 16 * bytesize.KiB
+	maxLineBytes = 16 * bytesize.MiB
+	maxBatchSize = 64 * bytesize.MiB
+)
+
+func createDefaultConfig() component.Config {
+	return &Config{
+		Include:      []string{"/var/log/pods/*/*/*.log"},
+		StartAt:      startAtBeginning,
+		PollInterval: 500 * time.Millisecond,
+		MaxLineBytes: bytesize.MiB,
+		Batch:        BatchConfig{MaxLines: 4096, MaxBytes: 512 * bytesize.KiB},
+	}
+}
+
+// Validate reports every problem of the configuration by its key.
+func (c *Config) Validate() error {
+	var problems []error
+	report := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if len(c.Include) == 0 {
+		report("include: at least one pattern is needed, such as /var/log/pods/*/*/*.log")
+	}
+	for key, patterns := range map[string][]string{"include": c.Include, "exclude": c.Exclude} {
+		for i, pattern := range patterns {
+			if _, err := filepath.Match(pattern, ""); err != nil || pattern == "" {
+				report("%s[%d]: %q is not a glob pattern", key, i, pattern)
+			} else if !filepath.IsAbs(pattern) {
+				report("%s[%d]: %q must be an absolute path", key, i, pattern)
+			}
+		}
+	}
+	if c.StartAt != startAtBeginning && c.StartAt != startAtEnd {
+		report("start_at: %q is not one of beginning, end", c.StartAt)
+	}
+	switch {
+	case c.PositionFile == "":
+		report("position_file: required; name a file in a directory that survives a restart, such as /var/lib/longhaul/spool/positions.json")
+	case !filepath.IsAbs(c.PositionFile):
+		report("position_file: %q must be an absolute path", c.PositionFile)
+	}
+	if c.PollInterval < 10*time.Millisecond || c.PollInterval > time.Minute {
+		report("poll_interval: %s is not between 10ms and 1m", c.PollInterval)
+	}
+	if c.MaxLineBytes < minLineBytes || c.MaxLineBytes > maxLineBytes {
+		report("max_line_bytes: %s is not between %s and %s", c.MaxLineBytes, minLineBytes, maxLineBytes)
+	}
+	if c.Batch.MaxLines < 1 || c.Batch.MaxLines > 1_000_000 {
+		report("batch::max_lines: %d is not between 1 and 1000000", c.Batch.MaxLines)
+	}
+	if c.Batch.MaxBytes < 1 || c.Batch.MaxBytes > maxBatchSize {
+		report("batch::max_bytes: %s is not between 1 and %s", c.Batch.MaxBytes, maxBatchSize)
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,326 @@
+package containerlogsreceiver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// readQuantum is what one file may contribute to a sweep, so that a
+	// shouting container does not keep the others waiting.
+	readQuantum = 256 << 10
+	// lineOverhead is room for what stands around the text of a line.
+	lineOverhead = 4 << 10
+	// maxPendingBytes bounds the text of unfinished records of all files.
+	maxPendingBytes = 16 << 20
+)
+
+// reader discovers files and reads them into batches. All of it runs in one
+// goroutine.
+type reader struct {
+	config    *Config
+	timing    timing
+	logger    *zap.Logger
+	telemetry *telemetry
+	delivery  *delivery
+
+	files    []*file // in the order they are read; predecessors first
+	atPath   map[string]*file
+	byID     map[fileID]*file
+	finished map[fileID]int64  // size of files read to their end
+	troubled map[string]string // path → error already said
+	round    uint64
+	tick     <-chan time.Time // of PollInterval
+	lastLook time.Time        // of the previous discovery
+
+	batch        *batch
+	batchNumber  uint64
+	touched      []*file // files whose position the batch carries
+	pendingBytes int
+	observed     int64 // time of the current read, ns
+
+	buffer  []byte // of readQuantum
+	large   []byte // for a line longer than that, made when needed
+	scratch []byte // text of a json-file line
+	head    [fingerprintMaxBytes]byte
+}
+
+func newReader(config *Config, timing timing, logger *zap.Logger, telemetry *telemetry, delivery *delivery) *reader {
+	return &reader{
+		config: config, timing: timing, logger: logger, telemetry: telemetry, delivery: delivery,
+		atPath: map[string]*file{}, byID: map[fileID]*file{}, troubled: map[string]string{},
+		finished: map[fileID]int64{},
+		buffer:   make([]byte, readQuantum),
+	}
+}
+
+// maxReplayBytes bounds how far back an unfinished record may begin: what
+// follows it is read again at a restart to put it together.
+func (r *reader) maxReplayBytes() int64 { return 4 * int64(r.config.MaxLineBytes) }
+
+// run reads until ctx is done.
+func (r *reader) run(ctx context.Context) {
+	defer r.closeAll()
+	tick := time.NewTicker(r.config.PollInterval)
+	defer tick.Stop()
+	r.tick = tick.C
+	for {
+		if err := r.readAll(ctx); err != nil {
+			return
+		}
+		select {
+		case <-r.tick:
+			r.lookAgain()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lookAgain is the discovery of every tick. It also runs while a batch waits
+// for the pipeline, so that files which rotate meanwhile are held open.
+func (r *reader) lookAgain() { r.discover(false) }
+
+// readAll sweeps over the files until all are at the end they had when last
+// looked at, and sends off what was gathered.
+func (r *reader) readAll(ctx context.Context) error {
+	for more := true; more; {
+		var err error
+		if more, err = r.sweep(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-r.tick:
+			r.lookAgain()
+		default:
+		}
+	}
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	return r.cut(ctx)
+}
+
+// sweep reads at most readQuantum bytes of each file; more says that a file has
+// further lines.
+func (r *reader) sweep(ctx context.Context) (more bool, err error) {
+	for i := 0; i < len(r.files); i++ {
+		f := r.files[i]
+		if again, err := r.prepare(ctx, f); err != nil {
+			return false, err
+		} else if again {
+			more = true
+			i = slices.Index(r.files, f) - 1 // files may have come before it
+			continue
+		}
+		if f.after != nil {
+			continue
+		}
+		if f.settled() {
+			continue
+		}
+		if err := r.read(ctx, f); err != nil {
+			return false, err
+		}
+		more = more || !f.settled()
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+	}
+	return more, nil
+}
+
+// prepare sees to what must come before reading a file: the files that were at
+// its path before it, and whether it still is what it was. It is called again
+// when that changed something.
+func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
+	if f.chain {
+		if err := r.cut(ctx); err != nil {
+			return false, err
+		}
+		f.chain = false
+		return r.openSiblings(f, f.since, f.begin != beginSaved), nil
+	}
+	if f.after != nil {
+		if !f.after.settled() || f.after.after != nil {
+			return false, nil
+		}
+		r.inherit(f)
+	}
+	if !f.changed {
+		return false, nil
+	}
+	seenEmpty, since := f.print.length == 0, f.compared
+	if !r.compare(f) {
+		return true, r.truncated(ctx, f)
+	}
+	// It may have been filled and copied away since it was seen empty.
+	if !seenEmpty || f.leaving {
+		return false, nil
+	}
+	if err := r.cut(ctx); err != nil {
+		return false, err
+	}
+	return r.openSiblings(f, since, true), nil
+}
+
+// compare checks that a file that changed still is the one it was, and takes
+// its fingerprint anew while it is short.
+func (r *reader) compare(f *file) (same bool) {
+	f.changed = false
+	if f.size < f.offset {
+		return false
+	}
+	now, same, err := takeFingerprint(f.handle, f.print, f.size, &r.head)
+	if err != nil {
+		r.trouble(f.path, err)
+		return true
+	}
+	if same {
+		f.print, f.compared = now, f.modified
+	}
+	return same
+}
+
+// read takes the next lines of a file. An error means that the receiver stops;
+// a failure to read is told to the operator and tried again.
+func (r *reader) read(ctx context.Context, f *file) error {
+	buffer := r.buffer
+	if f.large {
+		if r.large == nil {
+			r.large = make([]byte, int(r.config.MaxLineBytes)+lineOverhead+readQuantum)
+		}
+		buffer = r.large
+	}
+	want := min(int64(len(buffer)), f.size-f.offset)
+	n, err := f.handle.ReadAt(buffer[:want], f.offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.trouble(f.path, err)
+		f.failed, f.scanned = true, f.size
+		return nil
+	}
+	delete(r.troubled, f.path)
+	if !r.beginsAs(f, f.print) { // overwritten before it was read
+		return r.truncated(ctx, f)
+	}
+	if int64(n) < want { // cut off since it was looked at; discovery will see
+		f.size = f.offset + int64(n)
+	}
+	r.observed = time.Now().UnixNano()
+	begin := f.offset
+	rest := buffer[:n]
+	for {
+		i := bytes.IndexByte(rest, '\n')
+		if i < 0 {
+			break
+		}
+		f.large = false
+		if err := r.line(ctx, f, rest[:i], i+1); err != nil {
+			return err
+		}
+		rest = rest[i+1:]
+	}
+	if len(rest) == len(buffer) {
+		if !f.large {
+			f.large = true
+			return nil
+		}
+		if err := r.longPiece(ctx, f, rest); err != nil {
+			return err
+		}
+		f.scanned = f.offset
+		return nil
+	}
+	f.scanned = begin + int64(n)
+	return nil
+}
+
+// trouble tells of a file that cannot be read: once, until it can be again.
+func (r *reader) trouble(path string, err error) {
+	r.telemetry.readErrors.Add(context.Background(), 1)
+	if r.troubled[path] == err.Error() {
+		return
+	}
+	r.troubled[path] = err.Error()
+	r.logger.Warn("cannot read container log; it is tried again", zap.String("path", path), zap.Error(err))
+}
+
+// closeAll lets go of every file.
+func (r *reader) closeAll() {
+	for _, f := range r.files {
+		_ = f.handle.Close()
+	}
+	r.files = nil
+}
+
+// touch makes the batch carry the position of a file.
+func (r *reader) touch(f *file) {
+	if !f.touched {
+		f.touched = true
+		r.touched = append(r.touched, f)
+	}
+}
+
+// emit puts a record into the batch, which is cut first when it would grow over
+// a limit. The file's state must not yet count the record as read.
+func (r *reader) emit(ctx context.Context, f *file, rec record, head, tail []byte) error {
+	if b := r.batch; b != nil && !b.empty() &&
+		(len(b.records) >= r.config.Batch.MaxLines || len(b.text)+len(head)+len(tail) > int(r.config.Batch.MaxBytes)) {
+		if err := r.cut(ctx); err != nil {
+			return err
+		}
+	}
+	if r.batch == nil {
+		if err := r.begin(ctx); err != nil {
+			return err
+		}
+	}
+	if f.batch != r.batch.number {
+		f.batch, f.sourceAt = r.batch.number, int32(len(r.batch.sources))
+		r.batch.sources = append(r.batch.sources, &f.source)
+	}
+	r.touch(f)
+	rec.observed, rec.source = r.observed, f.sourceAt
+	if rec.time == 0 {
+		rec.time = r.observed
+	}
+	r.batch.add(rec, head, tail)
+	return nil
+}
+
+func (r *reader) begin(ctx context.Context) (err error) {
+	if r.batch, err = r.delivery.take(ctx, r.tick, r.lookAgain); err != nil {
+		r.batch = nil
+		return err
+	}
+	r.batchNumber++
+	r.batch.number = r.batchNumber
+	return nil
+}
+
+// cut sends off the batch with the positions it covers.
+func (r *reader) cut(ctx context.Context) error {
+	if len(r.touched) == 0 {
+		return nil
+	}
+	if r.batch == nil { // positions alone
+		if err := r.begin(ctx); err != nil {
+			return err
+		}
+	}
+	for _, f := range r.touched {
+		f.touched = false
+		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.handle == nil && f.links == 0})
+	}
+	clear(r.touched)
+	r.touched = r.touched[:0]
+	b := r.batch
+	r.batch = nil
+	return r.delivery.send(ctx, b, r.tick, r.lookAgain)
+}

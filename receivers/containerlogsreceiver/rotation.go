@@ -1,0 +1,304 @@
+package containerlogsreceiver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// sibling is a file beside a log file that carries its name and a suffix:
+// 0.log.20260102-150405 of the kubelet, x-json.log.1 of Docker.
+type sibling struct {
+	path     string
+	id       fileID
+	size     int64
+	modified time.Time
+}
+
+// rotatedSiblings lists the plain rotated files of a path, oldest first.
+func rotatedSiblings(path string) []sibling {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	directory, name := filepath.Split(path)
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return nil
+	}
+	var found []sibling
+	for _, entry := range entries {
+		suffix, ok := strings.CutPrefix(entry.Name(), name+".")
+		if !ok || strings.HasSuffix(suffix, "gz") || strings.HasSuffix(suffix, "tmp") {
+			continue
+		}
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		id, _ := idOf(info)
+		found = append(found, sibling{directory + entry.Name(), id, info.Size(), info.ModTime()})
+	}
+	slices.SortStableFunc(found, func(a, b sibling) int { return a.modified.Compare(b.modified) })
+	return found
+}
+
+// openSiblings opens the rotated files beside f that hold unread lines, and puts
+// them before f in the order of reading: those with a saved position, copies of
+// a file that was truncated, and, if strangers is set, ones never seen that were
+// written to since then.
+func (r *reader) openSiblings(f *file, since time.Time, strangers bool) (opened bool) {
+	for _, s := range rotatedSiblings(f.path) {
+		if size, read := r.finished[s.id]; r.byID[s.id] != nil || read && size == s.size {
+			continue
+		}
+		rotated := r.open(s.path, f.path, false, time.Now())
+		if rotated == nil {
+			continue
+		}
+		known := rotated.begin == beginSaved || rotated.begin == beginCopy
+		switch {
+		case known && rotated.settled() && !rotated.unfinished():
+			r.forget(rotated)
+			// Its position must not make older siblings look as if they were read.
+			rotated.compared = earlier(rotated.compared, since)
+			r.touch(rotated)
+			r.noteFinished(rotated)
+			continue
+		case rotated.begin == beginLiveCopy, !known && (!strangers || s.modified.Before(since)):
+			r.forget(rotated)
+			continue
+		}
+		rotated.leaving, rotated.after = true, f.after
+		f.after = rotated
+		r.files = slices.Insert(r.files, slices.Index(r.files, f), rotated)
+		opened = true
+		r.logger.Info("reading rotated container log", zap.String("path", s.path), zap.Int64("offset", rotated.offset))
+	}
+	return opened
+}
+
+// truncated begins a file anew that was cut off or overwritten. If it was
+// copied before (copytruncate), the unread rest is read from the copy.
+func (r *reader) truncated(ctx context.Context, f *file) error {
+	// The batch so far speaks of the text that was there before.
+	if err := r.cut(ctx); err != nil {
+		return err
+	}
+	if info, err := f.handle.Stat(); err == nil {
+		f.observe(info, time.Now())
+	}
+	// What else rotated after a file left its path comes before its successor.
+	r.openSiblings(f, f.compared, !f.leaving)
+	r.logger.Info("container log was truncated; reading it from its beginning", zap.String("path", f.path),
+		zap.Int64("offset", f.offset), zap.Int64("size", f.size), zap.Bool("copy_found", f.copied))
+	for s := range f.pending { // without a copy that has them now
+		if !f.pending[s].moved {
+			if err := r.flushPending(ctx, f, stream(s)); err != nil {
+				return err
+			}
+		}
+	}
+	f.offset, f.scanned, f.format, f.long = 0, 0, formatUnknown, longLine{}
+	f.large, f.changed, f.copied, f.compared = false, false, false, f.modified
+	f.pending = [2]pending{}
+	var err error
+	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
+		r.trouble(f.path, err)
+	}
+	return nil
+}
+
+// resumeCopy goes on in the copy of a file from where that file was read to:
+// the same beginning at the same path under another inode. The original is open
+// (and was truncated, or the copy is not needed yet), or known from before the
+// start.
+func (r *reader) resumeCopy(f *file) error {
+	for _, original := range r.files {
+		if original.path != f.path || original.copied || original.print.length == 0 ||
+			original.offset > f.size || !r.beginsAs(f, original.print) {
+			continue
+		}
+		if original.size >= original.offset && r.beginsAs(original, original.print) {
+			f.begin = beginLiveCopy
+			return nil
+		}
+		f.begin, f.offset, f.scanned, f.format = beginCopy, original.offset, original.offset, original.format
+		f.pending, original.pending = original.pending, [2]pending{}
+		original.copied = true
+		return nil
+	}
+	for _, saved := range r.delivery.positions.at(f.path) {
+		print, open := saved.fingerprint(), r.byID[saved.id()]
+		if print.length > 0 && saved.Offset <= f.size && r.beginsAs(f, print) && (open == nil || !r.beginsAs(open, print)) {
+			f.begin, f.offset, f.scanned = beginCopy, saved.Offset, saved.Offset
+			return r.replay(f, saved.Partial)
+		}
+	}
+	return nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func (r *reader) beginsAs(f *file, print fingerprint) bool {
+	_, same, err := takeFingerprint(f.handle, print, 0, &r.head)
+	return err == nil && same
+}
+
+// inherit takes over unfinished records of the file that was at the path
+// before, which has been read to its end: the runtime may write the end of a
+// line after it reopened.
+func (r *reader) inherit(f *file) {
+	before := f.after
+	f.after = nil
+	if before.unfinished() {
+		r.touch(before) // positions are noted in the order of reading
+	}
+	for s := range before.pending {
+		from, to := &before.pending[s], &f.pending[s]
+		if !from.active || from.moved {
+			continue
+		}
+		if !to.active {
+			*to = pending{active: true, from: -1}
+		}
+		to.text = append(from.text, to.text...)
+		to.time, to.since, to.origin = from.time, from.since, before
+		from.text, from.moved = nil, true
+	}
+}
+
+// replay puts the unfinished records together again that were pending when the
+// position was saved.
+func (r *reader) replay(f *file, partial *[2]int64) error {
+	if partial == nil {
+		return nil
+	}
+	// A line that waits to get into a batch may lie in the scratch space.
+	inUse := r.scratch
+	r.scratch = nil
+	defer func() { r.scratch = inUse }()
+	begin := f.offset
+	for _, from := range partial {
+		if from >= 0 {
+			begin = min(begin, from)
+		}
+	}
+	if f.offset-begin > 2*r.maxReplayBytes() {
+		f.offset, f.scanned = begin, begin // rather twice than not at all
+		return nil
+	}
+	text := make([]byte, f.offset-begin)
+	if _, err := f.handle.ReadAt(text, begin); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for at := begin; len(text) > 0; {
+		line, rest, found := bytes.Cut(text, newline)
+		if !found {
+			break
+		}
+		if e, ok := r.parse(f, line); ok && e.partial && partial[e.stream] >= 0 && at >= partial[e.stream] {
+			r.keep(f, &e, at)
+		}
+		at += int64(len(line)) + 1
+		text = rest
+	}
+	return nil
+}
+
+// maxFinished bounds the memory of which files were read to their end.
+const maxFinished = 4096
+
+// settle ends what will not go on by itself: unfinished records that no entry
+// was added to for partialIdle, and files that left their path and stayed at
+// their end for drainGrace.
+func (r *reader) settle(ctx context.Context) error {
+	now := time.Now()
+	r.observed = now.UnixNano()
+	for _, f := range slices.Clone(r.files) {
+		if !f.settled() || f.after != nil {
+			continue
+		}
+		for s := range f.pending {
+			p := &f.pending[s]
+			if p.active && !p.moved && now.Sub(p.since) >= r.timing.partialIdle {
+				if err := r.flushPending(ctx, f, stream(s)); err != nil {
+					return err
+				}
+			}
+		}
+		if f.leaving && !f.failed && now.Sub(f.quietAt) >= r.timing.drainGrace {
+			if err := r.finish(ctx, f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// finish closes a file at its end. A last line without newline is handed on as
+// a piece.
+func (r *reader) finish(ctx context.Context, f *file) error {
+	tail := make([]byte, f.size-f.offset)
+	n, err := f.handle.ReadAt(tail, f.offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.trouble(f.path, err)
+	}
+	if n > 0 {
+		e, ok := r.parse(f, tail[:n])
+		if !ok {
+			e = entry{stream: noStream, content: tail[:n]}
+		} else if f.pending[e.stream].moved {
+			// belongs behind what the next file went on with
+		} else if err := r.flushPending(ctx, f, e.stream); err != nil {
+			return err
+		}
+		if f.long.active {
+			e = entry{time: f.long.time, stream: f.long.stream, content: tail[:n]}
+		}
+		if err := r.pieces(ctx, f, e.time, e.stream, e.content); err != nil {
+			return err
+		}
+		f.offset += int64(n)
+	}
+	for s := range f.pending {
+		if !f.pending[s].moved {
+			if err := r.flushPending(ctx, f, stream(s)); err != nil {
+				return err
+			}
+		}
+	}
+	r.forget(f)
+	r.touch(f)
+	r.noteFinished(f)
+	return nil
+}
+
+func (r *reader) noteFinished(f *file) {
+	if len(r.finished) >= maxFinished {
+		clear(r.finished)
+	}
+	r.finished[f.id] = f.size
+}
+
+// forget closes a file.
+func (r *reader) forget(f *file) {
+	_ = f.handle.Close()
+	f.handle = nil
+	delete(r.byID, f.id)
+	if at := slices.Index(r.files, f); at >= 0 {
+		r.files = slices.Delete(r.files, at, at+1)
+	}
+}

@@ -1,0 +1,57 @@
+package containerlogsreceiver
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel/metric"
+)
+
+// telemetry are the receiver's own metrics. Line counters advance when the
+// pipeline has accepted the lines, so what is read again is not counted twice.
+type telemetry struct {
+	lines       metric.Int64Counter
+	bytes       metric.Int64Counter
+	malformed   metric.Int64Counter
+	split       metric.Int64Counter
+	invalidUTF8 metric.Int64Counter
+	dropped     metric.Int64Counter
+	readErrors  metric.Int64Counter
+	files       metric.Int64Gauge
+}
+
+func newTelemetry(provider metric.MeterProvider) (*telemetry, error) {
+	meter := provider.Meter(ScopeName)
+	var problems []error
+	counter := func(name, unit, help string) metric.Int64Counter {
+		c, err := meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(help))
+		problems = append(problems, err)
+		return c
+	}
+	t := &telemetry{
+		lines: counter("longhaul_containerlogs_lines", "{line}",
+			"Container log lines the pipeline has accepted."),
+		bytes: counter("longhaul_containerlogs_bytes", "By",
+			"Bytes of container log text (bodies) the pipeline has accepted."),
+		malformed: counter("longhaul_containerlogs_malformed", "{line}",
+			"Accepted lines that were neither CRI nor json-file; handed on as they are, with the time they were read."),
+		split: counter("longhaul_containerlogs_truncated_lines", "{line}",
+			"Accepted records that are a piece of a line longer than max_line_bytes, or whose end never came."),
+		invalidUTF8: counter("longhaul_containerlogs_invalid_utf8", "{line}",
+			"Accepted lines in which bytes that are not UTF-8 were replaced by U+FFFD."),
+		dropped: counter("longhaul_containerlogs_dropped_lines", "{line}",
+			"Lines lost because the pipeline refused their batch for good (a permanent error)."),
+		readErrors: counter("longhaul_containerlogs_read_errors", "{error}",
+			"Failed attempts to open, inspect or read a log file or directory; each is tried again."),
+	}
+	var err error
+	t.files, err = meter.Int64Gauge("longhaul_containerlogs_files", metric.WithUnit("{file}"),
+		metric.WithDescription("Log files held open."))
+	return t, errors.Join(append(problems, err)...)
+}
+
+func addSome(ctx context.Context, counter metric.Int64Counter, n int64) {
+	if n > 0 {
+		counter.Add(ctx, n)
+	}
+}
