@@ -1,0 +1,43 @@
+// Command longhaul-relay is the centre of longhaul: an OpenTelemetry Collector
+// that drains the hub into Loki, Prometheus and Jaeger, and confirms to the
+// edges what these accepted. Unless LONGHAUL_NATS_URL names a NATS server of
+// your own, it is the hub too.
+//
+// Without --config it runs the configuration in config/, embedded.
+package main
+
+import (
+	"embed"
+	"os"
+
+	"github.com/longhaul/longhaul/internal/distribution"
+)
+
+//go:embed config/*.yaml
+var configs embed.FS
+
+func main() {
+	os.Exit(distribution.Program{
+		Name:        "longhaul-relay",
+		Description: "longhaul-relay hands what the edges ship to Loki, Prometheus and Jaeger, and confirms it to them.",
+		Components:  components(),
+		Defaults:    defaults,
+	}.Main())
+}
+
+// defaults lays the embedded or the external hub over the common part.
+func defaults() ([][]byte, error) {
+	hub := "config/embedded-hub.yaml"
+	if os.Getenv("LONGHAUL_NATS_URL") != "" {
+		hub = "config/external-hub.yaml"
+	}
+	var layers [][]byte
+	for _, name := range []string{"config/relay.yaml", hub} {
+		layer, err := configs.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, layer)
+	}
+	return layers, nil
+}
