@@ -1,0 +1,442 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/longhaul/longhaul/internal/lab"
+)
+
+const (
+	// settleTime is far more than a hello interval (45 s), after which an edge
+	// knows all there is to know.
+	settleTime = 90 * time.Second
+	settlePoll = 500 * time.Millisecond
+	// stillFor is how long nothing may have changed before what is missing is
+	// taken to be missing for good: a hello may still tell.
+	stillFor = 50 * time.Second
+)
+
+// errSkip says that this machine cannot do a row's fault.
+var errSkip = errors.New("skipped")
+
+// linkKind is what lies between the collector and the hub.
+type linkKind int
+
+const (
+	direct linkKind = iota
+	cuttable
+	lossy
+)
+
+// stage is how a row's scene is set.
+type stage struct {
+	rate     int // items/s, default 1000
+	pad      int // random bytes per item
+	link     linkKind
+	linkDown bool   // from the beginning, for a cuttable link
+	external bool   // the hub is a nats-server of its own
+	spoolMax string // LONGHAUL_SPOOL_MAX_BYTES
+	disk     string // size of the file system of the spool; empty: no own
+}
+
+// scene is one row's processes: feeder → collector → hub (of the relay, or a
+// nats-server) → relay → gate → Loki.
+type scene struct {
+	cluster, dir string
+	disk         string // mount point of the small file system, or empty
+	random       *rand.Rand
+	loki         *lab.Loki
+	gate         *gate
+	nats         *lab.Process // nil with the embedded hub
+	natsStore    string
+	relay        *lab.Relay
+	link         *lab.Link // nil unless cuttable
+	lossy        *lossyLink
+	collector    *lab.Collector
+	feed         *feeder
+	began        time.Time
+
+	relayLost, relayRejected int // by relays that were killed
+	notes                    []string
+}
+
+// event writes down what was done, beside the logs.
+func (s *scene) event(format string, args ...any) {
+	f, err := os.OpenFile(filepath.Join(s.dir, "events.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "%s %s\n", time.Now().UTC().Format(time.RFC3339Nano), fmt.Sprintf(format, args...))
+}
+
+func (s *scene) note(format string, args ...any) {
+	s.notes = append(s.notes, fmt.Sprintf(format, args...))
+}
+
+// open starts a row's processes and feeds.
+func (w *world) open(ctx context.Context, cluster string, st stage) (_ *scene, err error) {
+	s := &scene{
+		cluster: cluster, dir: filepath.Join(w.dir, cluster), loki: w.loki, began: time.Now(),
+		random: rand.New(rand.NewPCG(w.seed, 0)),
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.gate, err = newGate(w.loki.URL); err != nil {
+		return nil, err
+	}
+	hub, err := s.openCentre(ctx, w, st)
+	if err != nil {
+		return nil, err
+	}
+	switch st.link {
+	case cuttable:
+		if s.link, err = lab.NewLink(hub); err != nil {
+			return nil, err
+		}
+		if st.linkDown {
+			s.link.Cut()
+		}
+		hub = s.link.Addr()
+	case lossy:
+		if s.lossy, err = newLossyLink(hub); err != nil {
+			return nil, err
+		}
+		hub = s.lossy.addr()
+	}
+	if st.disk != "" {
+		s.disk = filepath.Join(s.dir, "spool")
+		if err := mountSmallDisk(s.disk, st.disk); err != nil {
+			s.disk = ""
+			return nil, err
+		}
+	}
+	s.collector, err = lab.NewCollector(lab.CollectorOptions{
+		Binary: filepath.Join(w.bin, "longhaul-collector"), Dir: s.dir,
+		Cluster: cluster, Node: "node-a", NATSURL: "nats://" + hub,
+		Env: map[string]string{"LONGHAUL_SPOOL_MAX_BYTES": st.spoolMax},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.collector.Start(ctx); err != nil {
+		return nil, err
+	}
+	if st.rate == 0 {
+		st.rate = 1000
+	}
+	s.feed = newFeeder(s.collector.OTLPHTTP, st.rate, st.pad)
+	s.feed.start(ctx)
+	return s, pause(ctx, 2*time.Second) // into its stride
+}
+
+// openCentre starts relay and hub and returns the hub's host:port.
+func (s *scene) openCentre(ctx context.Context, w *world, st stage) (hub string, err error) {
+	options := lab.RelayOptions{
+		Binary: filepath.Join(w.bin, "longhaul-relay"), Dir: s.dir,
+		LokiURL: s.gate.url(), PrometheusURL: w.prometheus.URL,
+	}
+	if st.external {
+		port, err := lab.FreePort()
+		if err != nil {
+			return "", err
+		}
+		hub = fmt.Sprintf("127.0.0.1:%d", port)
+		s.natsStore = filepath.Join(s.dir, "nats")
+		s.nats = lab.NewProcess(lab.Spec{
+			Name: "nats-server", Binary: filepath.Join(w.bin, "nats-server"),
+			Args:    []string{"-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", s.natsStore},
+			LogFile: filepath.Join(s.dir, "nats.log"),
+			Ready:   tcpReady(hub),
+		})
+		if err := s.nats.Start(ctx); err != nil {
+			return "", err
+		}
+		options.Env = map[string]string{"LONGHAUL_NATS_URL": "nats://" + hub}
+	}
+	if s.relay, err = lab.NewRelay(options); err != nil {
+		return "", err
+	}
+	if !st.external {
+		hub = s.relay.NATSAddr
+	}
+	return hub, s.relay.Start(ctx)
+}
+
+func tcpReady(addr string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	}
+}
+
+// close ends everything the scene started.
+func (s *scene) close() {
+	if s.feed != nil {
+		s.feed.stop()
+		s.feed.abandon()
+		<-s.feed.finished
+	}
+	for _, p := range []*lab.Process{s.collectorProcess(), s.relayProcess(), s.nats} {
+		if p != nil {
+			_ = p.Kill()
+		}
+	}
+	if s.link != nil {
+		s.link.Close()
+	}
+	if s.lossy != nil {
+		s.lossy.close()
+	}
+	if s.gate != nil {
+		s.gate.close()
+	}
+	if s.disk != "" {
+		unmountSmallDisk(s.disk)
+	}
+}
+
+func (s *scene) collectorProcess() *lab.Process {
+	if s.collector == nil {
+		return nil
+	}
+	return s.collector.Process
+}
+
+func (s *scene) relayProcess() *lab.Process {
+	if s.relay == nil {
+		return nil
+	}
+	return s.relay.Process
+}
+
+// pause waits, or returns why not.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// between waits for a random time.
+func (s *scene) between(ctx context.Context, least, most time.Duration) error {
+	return pause(ctx, least+time.Duration(s.random.Int64N(int64(most-least))))
+}
+
+// killCollector kills with SIGKILL and starts again, as Kubernetes would.
+func (s *scene) killCollector(ctx context.Context) error {
+	if !s.collector.Running() {
+		return fmt.Errorf("the collector had ended by itself; the end of its log:\n%s", s.collector.LogTail(2000))
+	}
+	_ = s.collector.Kill() // cannot fail
+	return s.collector.Start(ctx)
+}
+
+// killRelay kills with SIGKILL, does what else is to be done, and starts again.
+func (s *scene) killRelay(ctx context.Context, meanwhile func() error) error {
+	if lost, rejected, err := s.relayCounts(ctx); err == nil {
+		s.relayLost, s.relayRejected = lost, rejected
+	}
+	_ = s.relay.Kill() // cannot fail
+	if meanwhile != nil {
+		if err := meanwhile(); err != nil {
+			return err
+		}
+	}
+	return s.relay.Start(ctx)
+}
+
+// wipe deletes a store's contents.
+func wipe(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("wipe %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("wipe %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// relayCounts returns what the relays of this row named as lost so far.
+func (s *scene) relayCounts(ctx context.Context) (lost, rejected int, err error) {
+	m, err := lab.ReadMetrics(ctx, s.relay.MetricsURL)
+	if err != nil {
+		return 0, 0, err
+	}
+	sum := func(labels ...string) int {
+		return int(m.Sum("longhaul_lost_items_total", append(labels, "cluster", s.cluster, "signal", "logs")...))
+	}
+	return s.relayLost + sum(), s.relayRejected + sum("cause", "rejected"), nil
+}
+
+// edgeCounts returns what the collector named as lost, and what it still holds.
+func (s *scene) edgeCounts(ctx context.Context) (lost, held int, err error) {
+	m, err := lab.ReadMetrics(ctx, s.collector.MetricsURL)
+	if err != nil {
+		return 0, 0, err
+	}
+	return int(m.Sum("longhaul_items_lost_total", "signal", "logs")), int(m.Sum("longhaul_spool_items", "signal", "logs")), nil
+}
+
+// settle ends the feeding, waits until everything has arrived and been confirmed,
+// or until nothing moves any more, and says what became of it. What it finds
+// wrong beside losses is in problems.
+func (s *scene) settle(ctx context.Context) (a account, problems []string, err error) {
+	s.feed.finish()
+	sent, acked := s.feed.numbers()
+	deadline, last, held := time.Now().Add(settleTime), time.Now(), 0
+	var before account
+	for {
+		if a, held, err = s.look(ctx, sent, acked); err == nil {
+			if a.unnamed() == 0 && a.agreed() && held == 0 {
+				break
+			}
+			if a != before {
+				before, last = a, time.Now()
+			}
+			if held == 0 && time.Since(last) > stillFor {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+		if err := pause(ctx, settlePoll); err != nil {
+			return a, nil, err
+		}
+	}
+	if err != nil {
+		return a, nil, err
+	}
+	if a, err = s.ask(ctx, a, sent, acked); err != nil {
+		return a, nil, err
+	}
+	return a, s.judge(a, held), nil
+}
+
+func (s *scene) judge(a account, held int) (problems []string) {
+	if !s.collector.Running() {
+		problems = append(problems, "the collector ended by itself")
+	}
+	if !s.relay.Running() {
+		problems = append(problems, "the relay ended by itself")
+	}
+	if held > 0 {
+		problems = append(problems, fmt.Sprintf("%d items were still in the spool %v after the last was sent", held, settleTime))
+	}
+	if !a.agreed() {
+		problems = append(problems, fmt.Sprintf("the collector names %d items as lost, the relay %d", a.edgeLost, a.relayLost-a.rejected))
+	}
+	if a.unanswered > 0 {
+		problems = append(problems, fmt.Sprintf("%d items were sent again and again and not acknowledged", a.unanswered))
+	}
+	if n := a.unnamed(); n > 0 {
+		problems = append(problems, fmt.Sprintf("%d acknowledged items are neither in Loki nor named as lost", n))
+	}
+	if over := a.named() - (a.in - a.delivered); over > 0 && a.named() > 0 {
+		s.note("%d items are named as lost that are in Loki or were never acknowledged", over)
+	}
+	return problems
+}
+
+// heal ends what a row that failed half way left behind.
+func (s *scene) heal() error {
+	problems := []error{s.gate.behave(behaviour{})}
+	if s.link != nil {
+		problems = append(problems, s.link.Restore())
+	}
+	if s.disk != "" {
+		_ = os.Remove(filepath.Join(s.disk, filler)) // mostly it is not there
+	}
+	return errors.Join(problems...)
+}
+
+// look takes stock from what the gate saw, without asking Loki.
+func (s *scene) look(ctx context.Context, sent []uint8, acked []bool) (account, int, error) {
+	taken := s.gate.counts()
+	found := make(map[int]bool, len(taken))
+	for n, times := range taken {
+		if times > 0 {
+			found[n] = true
+		}
+	}
+	a := count(sent, acked, taken, found)
+	return s.withLosses(ctx, a)
+}
+
+func (s *scene) withLosses(ctx context.Context, a account) (_ account, held int, err error) {
+	if a.edgeLost, held, err = s.edgeCounts(ctx); err != nil {
+		return a, 0, fmt.Errorf("the collector does not answer: %w", err)
+	}
+	if a.relayLost, a.rejected, err = s.relayCounts(ctx); err != nil {
+		return a, 0, fmt.Errorf("the relay does not answer: %w", err)
+	}
+	return a, held, nil
+}
+
+// ask replaces what the gate saw by what Loki has.
+func (s *scene) ask(ctx context.Context, seen account, sent []uint8, acked []bool) (account, error) {
+	query := fmt.Sprintf(`{cluster=%q, service_name=%q}`, s.cluster, service)
+	var a account
+	for try := 0; ; try++ {
+		entries, err := s.loki.Entries(ctx, query, s.began.Add(-time.Minute), time.Now().Add(time.Minute))
+		if err != nil {
+			return seen, err
+		}
+		found := make(map[int]bool, len(entries))
+		for _, e := range entries {
+			if n, ok := number(e.Line); ok {
+				found[n] = true
+			}
+		}
+		a = count(sent, acked, s.gate.counts(), found)
+		a.edgeLost, a.relayLost, a.rejected = seen.edgeLost, seen.relayLost, seen.rejected
+		if a.delivered >= seen.delivered || try == 10 {
+			return a, nil
+		}
+		if err := pause(ctx, time.Second); err != nil {
+			return a, err
+		}
+	}
+}
+
+// missing lists the first numbers nobody knows of, for the report.
+func (s *scene) missing() string {
+	taken := s.gate.counts()
+	_, acked := s.feed.numbers()
+	var ranges []string
+	for n := 1; n < len(acked); n++ {
+		gone := func(n int) bool { return n < len(acked) && acked[n] && (n >= len(taken) || taken[n] == 0) }
+		if !gone(n) {
+			continue
+		}
+		to := n
+		for gone(to + 1) {
+			to++
+		}
+		if ranges = append(ranges, fmt.Sprintf("%d-%d", n, to)); len(ranges) == 20 {
+			return strings.Join(ranges, " ") + " …"
+		}
+		n = to
+	}
+	return strings.Join(ranges, " ")
+}
