@@ -36,7 +36,12 @@ type Hello struct {
 	Version int         `json:"v"`
 	Epoch   string      `json:"epoch"`
 	Release string      `json:"release,omitempty"`
-	Lanes   []HelloLane `json:"lanes"`
+	// Instance is random, made at every start of the edge's process: two of them
+	// at a time with one origin and epoch are two nodes with copies of one spool.
+	Instance string `json:"instance,omitempty"`
+	// Lanes are those the spool has, oldest first. A lane of a signal older than
+	// all that are listed is retired: empty, confirmed to its end, never used again.
+	Lanes []HelloLane `json:"lanes"`
 	// SpoolBytes and SpoolMaxBytes are the spool's size and limit.
 	SpoolBytes    int64 `json:"spool_bytes"`
 	SpoolMaxBytes int64 `json:"spool_max_bytes"`
@@ -47,10 +52,15 @@ type Hello struct {
 // HelloLane is one lane's state at the edge.
 type HelloLane struct {
 	Lane string `json:"lane"`
+	// Class is what the lane is now, as frame.Class prints it: a lane that was
+	// sealed is "backlog" although its frames were written as "live".
+	Class string `json:"class,omitempty"`
 	// Floor is the lowest number the spool still holds, Next the number of the
 	// frame to be written next: Floor == Next when the lane is empty.
 	Floor uint64 `json:"floor"`
 	Next  uint64 `json:"next"`
+	// Before counts the items of all frames below Next, as frame.Header.Before does.
+	Before uint64 `json:"before,omitempty"`
 	// Shipped is the highest number below which the hub acknowledged every frame.
 	Shipped uint64 `json:"shipped"`
 	// Lost are the cumulative lost items by frame.Cause.
@@ -62,6 +72,9 @@ type Confirmation struct {
 	Version int        `json:"v"`
 	Epoch   string     `json:"epoch"`
 	Lanes   []Accepted `json:"lanes"`
+	// Conflict, when not empty, says that another instance ships the same origin
+	// and epoch: the spool was copied. The edge must not ship until it is resolved.
+	Conflict string `json:"conflict,omitempty"`
 }
 
 // Accepted is how far one lane was accepted.

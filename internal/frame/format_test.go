@@ -34,6 +34,7 @@ func TestFormatExampleIsTrue(t *testing.T) {
 		Epoch: 0x0123456789abcdef, Number: 42, Floor: 40,
 		First: 1771000000000000000, Last: 1771000000000000000,
 		Uncompressed: 21, PayloadLen: 30, Lost: [NumCauses]uint64{EvictedSpace: 7},
+		Before: 4100,
 	}
 	h, payload, n, err := Parse(example)
 	if err != nil || n != len(example) || h != want {

@@ -25,6 +25,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		for i := range h.Lost {
 			h.Lost[i] = rapid.Uint64().Draw(t, "lost")
 		}
+		h.Before = rapid.Uint64().Draw(t, "items before")
 		payload := rapid.SliceOf(rapid.Byte()).Draw(t, "payload")
 		before := rapid.SliceOf(rapid.Byte()).Draw(t, "before")
 		after := rapid.SliceOf(rapid.Byte()).Draw(t, "after")

@@ -9,7 +9,7 @@ import (
 
 // Sizes of the parts of a frame and bounds on them, in bytes.
 const (
-	HeaderSize  = 136 // written by this version; a reader takes it from the frame
+	HeaderSize  = 144 // written by this version; a reader takes it from the frame
 	TrailerSize = 4
 
 	MaxHeader       = 4096      // a longer header is taken for damage
@@ -62,6 +62,11 @@ type Header struct {
 	// Lost counts, by Cause, the items this lane has lost since its epoch
 	// began. It only grows within a lane.
 	Lost [NumCauses]uint64
+
+	// Before counts the items of all frames of the lane with lower numbers,
+	// whatever became of them: between two frames that are at hand, it tells
+	// how many items the missing ones between them held.
+	Before uint64
 }
 
 // LaneID returns the lane the frame belongs to.
@@ -89,6 +94,7 @@ func Append(dst []byte, h *Header, payload []byte) []byte {
 	for _, n := range h.Lost {
 		dst = le.AppendUint64(dst, n)
 	}
+	dst = le.AppendUint64(dst, h.Before)
 	dst = le.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
 	dst = append(dst, payload...)
 	return le.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
@@ -134,6 +140,7 @@ func ParseHeader(b []byte) (h Header, n int, err error) {
 	for i := range h.Lost {
 		h.Lost[i] = le.Uint64(b[68+8*i:])
 	}
+	h.Before = le.Uint64(b[132:])
 	if h.PayloadLen > MaxPayload || h.Uncompressed > MaxUncompressed {
 		return Header{}, 0, fmt.Errorf("%w: payload of %d bytes, %d uncompressed", ErrCorrupt, h.PayloadLen, h.Uncompressed)
 	}

@@ -50,6 +50,9 @@ const (
 	FloorHeader = "Longhaul-Floor"
 	// LostHeader goes with FloorHeader: cumulative lost items by cause, comma separated.
 	LostHeader = "Longhaul-Lost"
+	// ClassHeader is set on a frame whose lane has another class by now than when
+	// the frame was written: "backlog", once the lane was sealed.
+	ClassHeader = "Longhaul-Class"
 	// ReasonHeader says, on a rejected frame, why.
 	ReasonHeader = "Longhaul-Reason"
 )

@@ -255,7 +255,7 @@ func (s *Spool) commitSome(l *lane, requests []*request) (n int, err error) {
 		return 0, err
 	}
 	s.mu.Lock()
-	template := frame.Header{Epoch: s.epoch, Lane: l.id.Seq, Class: l.class, Floor: l.floor(), Lost: l.lost}
+	template := frame.Header{Epoch: s.epoch, Lane: l.id.Seq, Class: l.class, Floor: l.floor(), Lost: l.lost, Before: l.itemsIn - l.lost[frame.TooLarge]}
 	next, size := l.next, seg.size
 	s.mu.Unlock()
 
@@ -266,6 +266,8 @@ func (s *Spool) commitSome(l *lane, requests []*request) (n int, err error) {
 		h.Epoch, h.Lane, h.Class = template.Epoch, template.Lane, template.Class
 		h.Floor, h.Lost = template.Floor, template.Lost
 		h.Number = next + uint64(n)
+		h.Before = template.Before
+		template.Before += uint64(h.Items)
 		l.buffer = frame.Append(l.buffer, h, r.payload)
 		end += r.length
 		n++
