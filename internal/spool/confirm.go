@@ -62,11 +62,15 @@ func (s *Spool) Confirm(id frame.Lane, upTo uint64) {
 		part.confirmed = partCounts
 	}
 	freed := s.detach(l, whole)
+	backlog := l.class != frame.Live
 	s.mu.Unlock()
 	if len(freed) > 0 {
 		s.discard(l, freed)
 	} else {
 		s.saveLedger(l, false)
+	}
+	if backlog {
+		l.ledger.close() // many lanes must not mean many open files
 	}
 }
 

@@ -22,6 +22,14 @@ func copyDir(t testing.TB, from string) string {
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
+	// It stands for the original, so it is not to be known for a copy.
+	id, _, whole, err := readIdentity(osFS{}, filepath.Join(to, identityName))
+	if err != nil || !whole {
+		t.Fatal(err)
+	}
+	if err := writeIdentity(osFS{}, to, &id); err != nil {
+		t.Fatal(err)
+	}
 	return to
 }
 

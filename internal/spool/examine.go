@@ -214,11 +214,10 @@ func (e *examiner) learnFromNewest() error {
 		if found.all.frames == 0 {
 			continue
 		}
-		e.report.Class = found.newest.Class
-		for cause, n := range found.newest.Lost {
+		for cause, n := range found.lastLost {
 			e.report.Lost[cause] = max(e.report.Lost[cause], n)
 		}
-		e.report.Floor = max(e.report.Floor, found.newest.Floor)
+		e.report.Floor = max(e.report.Floor, found.lastFloor)
 		return nil
 	}
 	return nil
@@ -394,11 +393,11 @@ func (e *examiner) problemsOf(f file, seg *segment, found *scan, rules scanRules
 		after = e.report.Next
 	}
 	if found.high+1 < after {
-		missing = append(missing, numberRange{found.high + 1, after - 1})
+		missing = append(missing, gap{numberRange: numberRange{found.high + 1, after - 1}})
 	}
 	v := view{size: found.end, marks: found.marks, holes: found.holes, expect: rules.identity}
 	for _, m := range missing {
-		for _, rest := range e.unexplained(m, named) {
+		for _, rest := range e.unexplained(m.numberRange, named) {
 			offset := found.end
 			if _, at, err := v.find(f, rest.To); err == nil {
 				offset = at

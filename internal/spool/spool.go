@@ -25,12 +25,21 @@ type Spool struct {
 	queue   queue
 	writing sync.WaitGroup
 
-	mu     sync.Mutex
-	lanes  map[frame.Lane]*lane
-	live   map[frame.Signal]*lane
-	bytes  int64 // of all segment files
-	closed bool
-	done   chan struct{} // closed by Close
+	// writeMu is held by whoever writes to segments or takes lanes away: the writer,
+	// Seal, Retire. It is taken before confirmMu and mu.
+	writeMu   sync.Mutex
+	identity  identityFile // as it stands on the disk
+	displaced string       // why numbers may be in use that the files know nothing of
+	limits    limits
+
+	mu      sync.Mutex
+	lanes   map[frame.Lane]*lane
+	live    map[frame.Signal]*lane
+	retired map[frame.Signal]totals
+	bytes   int64         // of all segment files
+	room    chan struct{} // closed and replaced when space becomes free
+	closed  bool
+	done    chan struct{} // closed by Close
 
 	evictions     eviction
 	ledgerTrouble burst
@@ -56,11 +65,13 @@ func Open(o Options) (*Spool, error) {
 		o.Dir = dir
 	}
 	s := &Spool{
-		opts:  o,
-		lanes: make(map[frame.Lane]*lane),
-		live:  make(map[frame.Signal]*lane),
-		done:  make(chan struct{}),
-		queue: queue{ready: make(chan struct{}, 1)},
+		opts:    o,
+		lanes:   make(map[frame.Lane]*lane),
+		live:    make(map[frame.Signal]*lane),
+		retired: make(map[frame.Signal]totals),
+		done:    make(chan struct{}),
+		room:    make(chan struct{}),
+		queue:   queue{ready: make(chan struct{}, 1)},
 	}
 	if err := s.open(); err != nil {
 		return nil, explainOpen(o.Dir, err)
@@ -75,6 +86,12 @@ func (s *Spool) open() (err error) {
 		return err
 	}
 	fsys.SyncDir(filepath.Dir(s.opts.Dir)) // often not ours to sync, and then not new either
+	_, total, err := fsys.Space(s.opts.Dir)
+	if err != nil {
+		total = 0 // a file system that does not tell
+	}
+	s.opts.suit(total)
+	s.limits.begin(s.opts.now())
 	s.lock, err = fsys.Lock(filepath.Join(s.opts.Dir, lockName))
 	if err != nil {
 		return err
@@ -171,6 +188,11 @@ func (s *Spool) Close() error {
 		return nil
 	}
 	s.writing.Wait()
+	s.writeMu.Lock() // let a Seal or Retire finish
+	defer s.writeMu.Unlock()
+	if s.opts.Fsync == FsyncInterval {
+		s.syncLanes()
+	}
 	s.mu.Lock()
 	s.closed = true
 	close(s.done)
