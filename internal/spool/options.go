@@ -100,8 +100,8 @@ func DefaultShares() map[frame.Signal]int {
 	return map[frame.Signal]int{frame.Logs: 50, frame.Metrics: 25, frame.Traces: 15}
 }
 
-// DefaultEvictOrder: a trace is the least missed, a metric the most, and metrics
-// take the least space.
+// DefaultEvictOrder begins with traces, the least missed, and ends with metrics,
+// which take the least space.
 func DefaultEvictOrder() []frame.Signal {
 	return []frame.Signal{frame.Traces, frame.Logs, frame.Metrics}
 }

@@ -167,6 +167,32 @@ func (s *Spool) Wait(ctx context.Context, id frame.Lane, from uint64) error {
 	}
 }
 
+// Holds says whether the lane has a durable, unconfirmed frame numbered from or
+// higher.
+func (s *Spool) Holds(id frame.Lane, from uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lanes[id]
+	return l != nil && l.segmentFrom(max(from, l.confirmed+1)) != nil
+}
+
+// Live returns the live lane of a signal.
+func (s *Spool) Live(signal frame.Signal) frame.Lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[signal].id
+}
+
+// Next is the number of a lane's next frame; 0 if there is no such lane.
+func (s *Spool) Next(id frame.Lane) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lanes[id]; l != nil {
+		return l.next
+	}
+	return 0
+}
+
 // noLane says why there is no lane id. The caller holds mu.
 func (s *Spool) noLane(id frame.Lane) error {
 	if s.closed {
