@@ -140,6 +140,9 @@ func (s *Spool) evict(l *lane, why string, cause frame.Cause) {
 	seg := l.segments[0]
 	lost := seg.held()
 	l.lost[cause] += lost.items
+	traffic := s.traffic[l.id.Signal]
+	traffic.BytesEvicted += lost.bytes
+	s.traffic[l.id.Signal] = traffic
 	s.detach(l, 1)
 	s.mu.Unlock()
 	s.discard(l, []*segment{seg})

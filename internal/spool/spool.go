@@ -36,6 +36,7 @@ type Spool struct {
 	lanes   map[frame.Lane]*lane
 	live    map[frame.Signal]*lane
 	retired map[frame.Signal]totals
+	traffic map[frame.Signal]Traffic
 	bytes   int64         // of all segment files
 	room    chan struct{} // closed and replaced when space becomes free
 	closed  bool
@@ -69,6 +70,7 @@ func Open(o Options) (*Spool, error) {
 		lanes:   make(map[frame.Lane]*lane),
 		live:    make(map[frame.Signal]*lane),
 		retired: make(map[frame.Signal]totals),
+		traffic: make(map[frame.Signal]Traffic),
 		done:    make(chan struct{}),
 		room:    make(chan struct{}),
 		queue:   queue{ready: make(chan struct{}, 1)},

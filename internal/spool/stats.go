@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"maps"
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
@@ -14,8 +15,16 @@ type Stats struct {
 	Fsyncs   uint64 // of segment data, since Open
 	// Retired are the lanes that are no more, by signal.
 	Retired map[frame.Signal]RetiredStats
+	// Traffic counts, by signal and since Open, what left.
+	Traffic map[frame.Signal]Traffic
 	// Room is what may still be written before something is evicted or refused.
 	Room int64
+}
+
+// Traffic measures frames that left the spool.
+type Traffic struct {
+	BytesConfirmed int64
+	BytesEvicted   int64 // unconfirmed, for space or for age
 }
 
 // RetiredStats adds up the lanes of a signal that were sealed, confirmed and
@@ -77,6 +86,7 @@ func (s *Spool) Stats() Stats {
 	}
 	s.mu.Lock()
 	stats.Bytes = s.bytes
+	stats.Traffic = maps.Clone(s.traffic)
 	for signal, t := range s.retired {
 		r := RetiredStats{ItemsIn: t.sinceOpen.in, ItemsConfirmed: t.sinceOpen.confirmed}
 		copy(r.Lost[:], t.Lost)
