@@ -79,7 +79,7 @@ func (in *Inspection) Examine(id frame.Lane, what Examination) (LaneReport, erro
 	if what.To == 0 {
 		what.To = math.MaxUint64
 	}
-	e := &examiner{Examination: what, in: in, lane: l, report: LaneReport{Lane: id, Class: frame.Live}}
+	e := &examiner{Examination: what, in: in, lane: l, report: LaneReport{Lane: id, Class: in.Class(id)}}
 	// The ledger before the segments: the frames it knows of are in files
 	// listed later, as long as it does not say that they are gone.
 	if err := e.readLedger(); err != nil {

@@ -236,13 +236,22 @@ func (s *Spool) loadRegistry() *registryFile {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	var r registryFile
-	if err != nil || json.Unmarshal(text, &r) != nil || r.Check != r.check() {
+	r := parseRegistry(text)
+	if err != nil || r == nil {
 		s.quarantineFile(path)
 		s.opts.Logger.Warn(registryName+" was damaged and is made again; the old one is in quarantine", "dir", s.opts.Dir)
 		return nil
 	}
 	if r.Epoch != s.epoch.String() {
+		return nil
+	}
+	return r
+}
+
+// parseRegistry returns nil for what is not a whole registry.
+func parseRegistry(text []byte) *registryFile {
+	var r registryFile
+	if json.Unmarshal(text, &r) != nil || r.Check != r.check() {
 		return nil
 	}
 	return &r
