@@ -160,7 +160,7 @@ func (b *batcher) write(ctx context.Context, sp *spool.Spool, otlp []byte, items
 	if _, err = sp.Append(ctx, header, payload); err != nil {
 		return fmt.Errorf("write to the spool: %w", err)
 	}
-	b.telemetry.spooled(b.signal, items, len(payload)+frame.HeaderSize+frame.TrailerSize)
+	b.telemetry.spooled(b.signal, items, len(otlp), len(payload)+frame.HeaderSize+frame.TrailerSize)
 	return nil
 }
 

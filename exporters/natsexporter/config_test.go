@@ -39,7 +39,7 @@ func TestEveryProblemIsNamedByItsKey(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, key := range []string{"cluster:", "node:", "urls:", "batch::max_items", "batch::max_bytes", "batch::delay", "batch::eager_items", "spool::directory", "spool::max_bytes", "spool::segment_bytes", "ship::window_bytes", "ship::publish_timeout", "ship::max_frame_bytes"} {
+	for _, key := range []string{"cluster:", "node:", "urls:", "batch::max_items", "batch::max_bytes", "batch::delay", "batch::eager_items", "spool::directory", "spool::max_bytes", "spool::segment_bytes", "spool::max_age", "spool::on_full", "spool::shares::logs", "spool::shares:", "spool::evict_order", "spool::fsync:", "spool::fsync_interval", "ship::seal_after", "recovery:", "ship::window_bytes", "ship::publish_timeout", "ship::max_frame_bytes"} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("%q is not named in: %v", key, err)
 		}

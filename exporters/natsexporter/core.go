@@ -94,14 +94,9 @@ func (c *core) Start(ctx context.Context, _ component.Host) error {
 }
 
 func (c *core) open(ctx context.Context) error {
-	sp, err := spool.Open(spool.Options{
-		Dir:          c.config.Spool.Directory,
-		MaxBytes:     int64(c.config.Spool.MaxBytes),
-		SegmentBytes: int64(c.config.Spool.SegmentBytes),
-		Logger:       slog.New(zapslog.NewHandler(c.log.Core())),
-	})
+	sp, err := c.openSpool()
 	if err != nil {
-		return fmt.Errorf("spool::directory: %w", err)
+		return err
 	}
 	sp.OnFsync(c.telemetry.fsynced)
 	ship := shipper.New(shipper.Config{
@@ -109,6 +104,8 @@ func (c *core) open(ctx context.Context) error {
 		WindowBytes:    int(c.config.Ship.WindowBytes),
 		PublishTimeout: c.config.Ship.PublishTimeout,
 		Release:        c.set.BuildInfo.Version,
+		Recovery:       c.config.Recovery,
+		SealAfter:      c.config.Ship.SealAfter,
 	}, sp, c.telemetry, c.log)
 	if err := c.telemetry.observe(sp, ship); err != nil {
 		return errors.Join(fmt.Errorf("self-telemetry: %w", err), sp.Close())
@@ -130,6 +127,32 @@ func (c *core) open(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+func (c *core) openSpool() (*spool.Spool, error) {
+	config := &c.config.Spool
+	order, err := config.evictOrder()
+	if err != nil {
+		return nil, fmt.Errorf("spool::evict_order: %w", err)
+	}
+	sp, err := spool.Open(spool.Options{
+		Dir:           config.Directory,
+		Owner:         hub.Origin{Cluster: c.config.Cluster, Node: c.config.Node}.String(),
+		MaxBytes:      int64(config.MaxBytes),
+		MaxAge:        config.MaxAge,
+		MinFreeBytes:  int64(config.MinFreeBytes),
+		SegmentBytes:  int64(config.SegmentBytes),
+		OnFull:        config.OnFull,
+		Shares:        config.Shares.bySignal(),
+		EvictOrder:    order,
+		Fsync:         config.Fsync,
+		FsyncInterval: config.FsyncInterval,
+		Logger:        slog.New(zapslog.NewHandler(c.log.Core())),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("spool::directory: %w", err)
+	}
+	return sp, nil
 }
 
 // Shutdown writes what callers have handed in, stops shipping and closes the

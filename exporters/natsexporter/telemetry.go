@@ -29,7 +29,13 @@ type telemetry struct {
 	fsync        metric.Float64Histogram
 	publish      metric.Float64Histogram
 
+	bytesIn        metric.Int64Counter
 	itemsConfirmed metric.Int64ObservableCounter
+	bytesConfirmed metric.Int64ObservableCounter
+	bytesEvicted   metric.Int64ObservableCounter
+	laneBytes      metric.Int64ObservableGauge
+	lanes          metric.Int64ObservableGauge
+	conflict       metric.Int64ObservableGauge
 	itemsLost      metric.Int64ObservableCounter
 	spoolBytes     metric.Int64ObservableGauge
 	spoolLimit     metric.Int64ObservableGauge
@@ -73,8 +79,8 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 		problems = append(problems, err)
 		return g
 	}
-	observed := func(name, help string) metric.Int64ObservableCounter {
-		c, err := meter.Int64ObservableCounter(name, metric.WithUnit("{item}"), metric.WithDescription(help))
+	observed := func(name, unit, help string) metric.Int64ObservableCounter {
+		c, err := meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(help))
 		problems = append(problems, err)
 		return c
 	}
@@ -85,10 +91,16 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 	t.bytesShipped = counter("longhaul_bytes_shipped", "By", "Bytes of frames the hub acknowledged, repeats included.")
 	t.fsync = histogram("longhaul_fsync_duration", "Time an fsync of the spool took.")
 	t.publish = histogram("longhaul_publish_duration", "Time from publishing a frame to the hub's acknowledgement.")
-	t.itemsConfirmed = observed("longhaul_items_confirmed", "Items that the relay confirmed: all backends accepted them. Since start.")
-	t.itemsLost = observed("longhaul_items_lost", "Items lost, by cause. Over the spool's life.")
+	t.itemsConfirmed = observed("longhaul_items_confirmed", "{item}", "Items that the relay confirmed: all backends accepted them. Since start.")
+	t.itemsLost = observed("longhaul_items_lost", "{item}", "Items lost, by cause. Over the spool's life.")
+	t.bytesIn = counter("longhaul_bytes_in", "By", "Bytes of OTLP taken, before compression.")
+	t.bytesConfirmed = observed("longhaul_bytes_confirmed", "By", "Bytes of frames that the relay confirmed. Since start.")
+	t.bytesEvicted = observed("longhaul_bytes_evicted", "By", "Bytes of frames deleted unconfirmed, for lack of space or because of their age. Since start.")
+	t.laneBytes = gauge("longhaul_spool_lane_bytes", "By", "Bytes of the spool's files by signal and class of the lane: live is current, backlog was left behind by an outage.")
+	t.lanes = gauge("longhaul_spool_lanes", "{lane}", "Lanes in the spool, by signal and class.")
+	t.conflict = gauge("longhaul_origin_conflict", "", "1 while nothing is shipped because the relay hears another collector with the same origin and a copy of this spool, else 0.")
 	t.spoolBytes = gauge("longhaul_spool_bytes", "By", "Bytes the spool holds.")
-	t.spoolLimit = gauge("longhaul_spool_limit_bytes", "By", "Bytes the spool may hold before it evicts its oldest frames.")
+	t.spoolLimit = gauge("longhaul_spool_limit_bytes", "By", "Bytes the spool may hold before it evicts or refuses.")
 	t.spoolItems = gauge("longhaul_spool_items", "{item}", "Items in the spool, not yet confirmed.")
 	t.oldestUnsent = age("longhaul_oldest_unsent_age", "Age of the oldest frame that the hub has not acknowledged; 0 when there is none.")
 	t.oldestKept = age("longhaul_oldest_unconfirmed_age", "Age of the oldest frame that the relay has not confirmed; 0 when there is none.")
@@ -107,6 +119,16 @@ func (t *telemetry) observe(sp *spool.Spool, ship *shipper.Shipper) (err error) 
 			up = 1
 		}
 		o.ObserveInt64(t.linkUp, up)
+		conflict := int64(0)
+		if ship.Conflict() != "" {
+			conflict = 1
+		}
+		o.ObserveInt64(t.conflict, conflict)
+		for signal, traffic := range stats.Traffic {
+			o.ObserveInt64(t.bytesConfirmed, traffic.BytesConfirmed, t.attributes[signal])
+			o.ObserveInt64(t.bytesEvicted, traffic.BytesEvicted, t.attributes[signal])
+		}
+		t.observeLanes(o, stats)
 		for signal, sum := range bySignal(stats, sp, ship) {
 			o.ObserveInt64(t.itemsConfirmed, sum.confirmed, t.attributes[signal])
 			o.ObserveInt64(t.spoolItems, sum.items, t.attributes[signal])
@@ -120,8 +142,30 @@ func (t *telemetry) observe(sp *spool.Spool, ship *shipper.Shipper) (err error) 
 			}
 		}
 		return nil
-	}, t.itemsConfirmed, t.itemsLost, t.spoolBytes, t.spoolLimit, t.spoolItems, t.oldestUnsent, t.oldestKept, t.linkUp)
+	}, t.itemsConfirmed, t.bytesConfirmed, t.bytesEvicted, t.itemsLost, t.spoolBytes, t.spoolLimit, t.spoolItems,
+		t.laneBytes, t.lanes, t.oldestUnsent, t.oldestKept, t.linkUp, t.conflict)
 	return err
+}
+
+// observeLanes adds up the lanes of each signal by class.
+func (t *telemetry) observeLanes(o metric.Observer, stats spool.Stats) {
+	type key struct {
+		signal frame.Signal
+		class  frame.Class
+	}
+	bytes, count := make(map[key]int64), make(map[key]int64)
+	for _, lane := range stats.Lanes {
+		k := key{lane.Lane.Signal, lane.Class}
+		bytes[k] += lane.DiskBytes
+		count[k]++
+	}
+	for _, signal := range frame.Signals {
+		for _, class := range []frame.Class{frame.Live, frame.Backlog} {
+			attributes := metric.WithAttributes(attribute.String("signal", signal.String()), attribute.String("class", class.String()))
+			o.ObserveInt64(t.laneBytes, bytes[key{signal, class}], attributes)
+			o.ObserveInt64(t.lanes, count[key{signal, class}], attributes)
+		}
+	}
 }
 
 func (t *telemetry) unobserve() error { return t.registration.Unregister() }
@@ -146,6 +190,14 @@ func bySignal(stats spool.Stats, sp *spool.Spool, ship *shipper.Shipper) map[fra
 		}
 		result[lane.Lane.Signal] = sum
 	}
+	for signal, retired := range stats.Retired {
+		sum := result[signal]
+		sum.confirmed += int64(retired.ItemsConfirmed)
+		for cause, lost := range retired.Lost {
+			sum.lost[cause] += lost
+		}
+		result[signal] = sum
+	}
 	return result
 }
 
@@ -156,7 +208,8 @@ func since(t time.Time) time.Duration {
 	return max(0, time.Since(t))
 }
 
-func (t *telemetry) spooled(signal frame.Signal, items, bytes int) {
+func (t *telemetry) spooled(signal frame.Signal, items, otlp, bytes int) {
+	t.bytesIn.Add(context.Background(), int64(otlp), t.attributes[signal])
 	t.itemsSpooled.Add(context.Background(), int64(items), t.attributes[signal])
 	t.bytesSpooled.Add(context.Background(), int64(bytes), t.attributes[signal])
 }

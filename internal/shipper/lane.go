@@ -29,17 +29,28 @@ const (
 // errRewind ends a round of shipping because the cursor has moved back.
 var errRewind = errors.New("publish again from an earlier frame")
 
+// errDisputed ends a round of shipping because the relay says that another ships
+// the same spool.
+var errDisputed = errors.New("another collector ships a copy of this spool")
+
 // lane ships one lane of the spool in order. Its goroutine alone moves the cursor.
 type lane struct {
 	*Shipper
 	name   frame.Lane
 	orders chan order
+	cancel context.CancelFunc // lanes.mu guards it, and told
+	told   *[frame.NumCauses]uint64
 
-	shipped    atomic.Uint64 // highest number the hub acknowledged, all before it too
-	generation uint64        // part of the message id; one more at every rewind
-	rewound    time.Time     // last rewind at the relay's request
-	positioned uint64        // the connect for which the relay's word was waited for
-	saved      laneState     // owned by saveState
+	shipped    atomic.Uint64             // highest number the hub acknowledged, all before it too
+	confirmed  atomic.Uint64             // what the relay last said
+	sealed     atomic.Bool               // nothing is appended to it any more
+	pending    atomic.Bool               // a live lane: has something to publish now
+	since      atomic.Pointer[time.Time] // a live lane: when it last had something unsent and the hub had taken nothing since
+	fresh      bool                      // begun by this process: the relay cannot know more of it
+	generation uint64                    // part of the message id; one more at every rewind
+	rewound    time.Time                 // last rewind at the relay's request
+	positioned uint64                    // the connect for which the relay's word was waited for
+	saved      laneState                 // owned by saveState
 
 	mu     sync.Mutex
 	stream string // identity of the hub's store that the shipped frames went to
@@ -57,6 +68,7 @@ type flight struct {
 	items, bytes int
 	sent         time.Time
 	ack          jetstream.PubAckFuture
+	paced        bool // counted in the sealed lanes' window
 }
 
 func (l *lane) streamName() string {
@@ -77,7 +89,9 @@ func (l *lane) run(ctx context.Context) {
 			return
 		}
 		if connect := l.link.connects.Load(); l.positioned != connect {
-			l.position(ctx)
+			if !l.fresh || l.shipped.Load() > 0 {
+				l.position(ctx)
+			}
 			l.positioned = connect
 		}
 		before := l.shipped.Load()
@@ -85,7 +99,7 @@ func (l *lane) run(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, errRewind):
+		case errors.Is(err, errRewind), errors.Is(err, errDisputed):
 			retry.Reset()
 			continue
 		case l.shipped.Load() > before:
@@ -114,78 +128,160 @@ func (l *lane) position(ctx context.Context) {
 	}
 }
 
+// voyage is one round of shipping: from the cursor on until something ends it.
+type voyage struct {
+	*lane
+	next      uint64
+	ahead     []spool.Record // read and not yet published
+	flying    []flight       // published and not yet acknowledged, in order
+	inFlight  int            // bytes
+	window    int            // bytes, of a live lane
+	announced bool           // the spool said that there is something to read
+	wait      *waiter
+}
+
 // ship publishes from the cursor on until ctx is done, a publish fails, or the
 // relay asks for an earlier frame. It begins with a single frame, so that a hub
 // that is full, or gone again, costs the link one frame a try and not a window.
 func (l *lane) ship(ctx context.Context) error {
-	var (
-		next      = l.shipped.Load() + 1
-		ahead     []spool.Record // read and not yet published
-		flying    []flight       // published and not yet acknowledged, in order
-		inFlight  int            // bytes
-		announced bool           // the spool said that there is something to read
-		window    = 1            // bytes; one frame at a time until the hub takes one
-	)
-	wait := l.newWaiter(ctx)
-	defer wait.stop()
+	v := &voyage{lane: l, next: l.shipped.Load() + 1, window: 1, wait: l.newWaiter(ctx)}
+	defer v.wait.stop()
+	defer v.end()
 	for {
-		if len(ahead) == 0 && inFlight < window {
-			records, err := l.spool.Read(l.name, next, min(readBytes, l.config.WindowBytes))
-			if err != nil {
-				return fmt.Errorf("read spool: %w", err)
-			}
-			ahead = records
-			if announced && len(records) == 0 {
-				// What was there has been evicted or was found corrupt since. Not a tight loop:
-				select {
-				case <-ctx.Done():
-				case <-time.After(retryMin):
-				}
-			}
-			announced = false
+		news, disputed := l.lanes.news(), l.link.disputed() != ""
+		if disputed && len(v.flying) == 0 {
+			return errDisputed
 		}
-		for len(ahead) > 0 && (inFlight == 0 || inFlight+len(ahead[0].Bytes) <= window) {
-			f, err := l.publish(ahead[0])
-			if err != nil {
+		allowed := !disputed && (!l.sealed.Load() || l.mayShip(l))
+		if allowed {
+			if err := v.read(ctx); err != nil {
 				return err
 			}
-			flying, inFlight, ahead = append(flying, f), inFlight+f.bytes, ahead[1:]
-			next = f.number + 1
-		}
-
-		var acked <-chan *jetstream.PubAck
-		var failed <-chan error
-		if len(flying) > 0 {
-			acked, failed = flying[0].ack.Ok(), flying[0].ack.Err()
-		}
-		var more <-chan struct{}
-		if len(ahead) == 0 && inFlight < window {
-			more = wait.ready(next)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-acked:
-			f := flying[0]
-			flying, inFlight = flying[1:], inFlight-f.bytes
-			window = l.config.WindowBytes
-			l.shipped.Store(max(f.number, l.shipped.Load()))
-			l.observer.Shipped(l.name.Signal, f.items, f.bytes, time.Since(f.sent))
-		case err := <-failed:
-			l.generation++ // those behind it may have arrived; the ids must not stand in the way
-			return fmt.Errorf("publish frame %d: %w", flying[0].number, err)
-		case o := <-l.orders:
-			if l.obey(o) {
-				return errRewind
+			if err := v.publish(); err != nil {
+				return err
 			}
-			if l.shipped.Load() >= next { // confirmed beyond what was read: skip
-				ahead, next = nil, l.shipped.Load()+1
-			}
-		case <-more:
-			wait.waiting = false
-			announced = true
+		}
+		if err := v.await(ctx, news); err != nil {
+			return err
 		}
 	}
+}
+
+// end lets go of the sealed lanes' window.
+func (v *voyage) end() {
+	for _, f := range v.flying {
+		if f.paced {
+			v.pace.give(f.bytes)
+		}
+	}
+	v.lanes.announce()
+}
+
+func (v *voyage) read(ctx context.Context) error {
+	if len(v.ahead) > 0 || v.inFlight >= v.window && !v.sealed.Load() {
+		return nil
+	}
+	records, err := v.spool.Read(v.name, v.next, min(readBytes, v.config.WindowBytes))
+	if err != nil {
+		return fmt.Errorf("read spool: %w", err)
+	}
+	v.ahead = records
+	if v.announced && len(records) == 0 {
+		// What was there has been evicted or was found corrupt since. Not a tight loop:
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryMin):
+		}
+	}
+	v.announced = false
+	return nil
+}
+
+func (v *voyage) publish() error {
+	for len(v.ahead) > 0 {
+		sealed := v.sealed.Load()
+		bytes := len(v.ahead[0].Bytes)
+		if v.inFlight > 0 && (v.window == 1 || !sealed && v.inFlight+bytes > v.window) {
+			break
+		}
+		if sealed && (!v.mayShip(v.lane) || !v.pace.take(bytes)) {
+			break
+		}
+		f, err := v.lane.publish(v.ahead[0])
+		if err != nil {
+			if sealed {
+				v.pace.give(bytes)
+			}
+			return err
+		}
+		f.paced = sealed
+		v.flying, v.inFlight, v.ahead = append(v.flying, f), v.inFlight+f.bytes, v.ahead[1:]
+		v.next = f.number + 1
+	}
+	if pending := len(v.ahead) > 0; !v.sealed.Load() && v.pending.Swap(pending) && !pending {
+		v.lanes.announce()
+	}
+	return nil
+}
+
+// await waits for the next thing to happen and deals with it.
+func (v *voyage) await(ctx context.Context, news <-chan struct{}) error {
+	var acked <-chan *jetstream.PubAck
+	var failed <-chan error
+	if len(v.flying) > 0 {
+		acked, failed = v.flying[0].ack.Ok(), v.flying[0].ack.Err()
+	}
+	var more <-chan struct{}
+	if len(v.ahead) == 0 && v.inFlight < v.window && !v.sealed.Load() {
+		more = v.wait.ready(v.next)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-acked:
+		v.acknowledged(ctx, time.Now())
+	case err := <-failed:
+		v.generation++ // those behind it may have arrived; the ids must not stand in the way
+		return fmt.Errorf("publish frame %d: %w", v.flying[0].number, err)
+	case o := <-v.orders:
+		if v.obey(o) {
+			return errRewind
+		}
+		if v.shipped.Load() >= v.next { // confirmed beyond what was read: skip
+			v.ahead, v.next = nil, v.shipped.Load()+1
+		}
+	case <-more:
+		v.wait.waiting = false
+		v.announced = true
+	case <-news:
+	}
+	return nil
+}
+
+// acknowledged takes the hub's word for the first frame on the way.
+func (v *voyage) acknowledged(ctx context.Context, now time.Time) {
+	f := v.flying[0]
+	v.flying, v.inFlight = v.flying[1:], v.inFlight-f.bytes
+	v.window = v.config.WindowBytes
+	took := now.Sub(f.sent)
+	paced := 0
+	if f.paced {
+		v.pace.give(f.bytes)
+		paced = f.bytes
+	}
+	v.pace.learn(paced, took, now)
+	v.setShipped(max(f.number, v.shipped.Load()))
+	v.observer.Shipped(v.name.Signal, f.items, f.bytes, took)
+	v.took(ctx, now)
+	if f.paced {
+		v.lanes.announce() // another sealed lane may have its turn, or room in the window
+	}
+}
+
+// setShipped moves the cursor.
+func (l *lane) setShipped(number uint64) {
+	l.shipped.Store(number)
+	l.spool.Acknowledged(l.name, number)
 }
 
 // waiter turns spool.Wait into a channel. At most one wait is under way.
@@ -250,11 +346,14 @@ func (l *lane) publish(r spool.Record) (flight, error) {
 		msg.Header[hub.FloorHeader] = []string{strconv.FormatUint(min(floor, r.Number), 10)}
 		msg.Header[hub.LostHeader] = []string{formatLost(lost)}
 	}
+	if l.sealed.Load() && r.Header.Class != frame.Backlog {
+		msg.Header[hub.ClassHeader] = []string{frame.Backlog.String()}
+	}
 	ack, err := l.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		return flight{}, fmt.Errorf("publish frame %d: %w", r.Number, err)
 	}
-	return flight{r.Number, int(r.Header.Items), len(r.Bytes), time.Now(), ack}, nil
+	return flight{number: r.Number, items: int(r.Header.Items), bytes: len(r.Bytes), sent: time.Now(), ack: ack}, nil
 }
 
 func formatLost(lost [frame.NumCauses]uint64) string {
@@ -277,7 +376,8 @@ func (l *lane) obey(o order) (back bool) {
 	l.mu.Unlock()
 	switch {
 	case o.confirmed > shipped:
-		l.shipped.Store(o.confirmed)
+		l.setShipped(o.confirmed)
+		l.lanes.announce()
 		return false
 	case replaced && o.confirmed < shipped:
 		l.log.Warn("the hub has a new store; frames it had and did not deliver are published again",
@@ -296,5 +396,6 @@ func (l *lane) obey(o order) (back bool) {
 func (l *lane) rewind(from uint64) {
 	l.generation++
 	l.rewound = time.Now()
-	l.shipped.Store(from - 1)
+	l.setShipped(from - 1)
+	l.lanes.announce()
 }

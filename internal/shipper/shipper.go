@@ -1,30 +1,35 @@
 // Package shipper publishes a spool's frames to the hub and confirms them in
 // the spool when the relay says that the backends have them.
 //
-// Each lane is published in order, with up to WindowBytes on the way. A lane's
-// cursor moves back (go-back-N) when a publish fails, when the relay misses a
-// frame, or when the hub has lost its store; never in a tight loop. A frame is
-// re-published under a new message id, because the hub would drop the old one as
-// a duplicate although the relay never took it; the relay drops true duplicates
-// by their numbers.
+// Each lane is published in order. A live lane has up to WindowBytes on the way.
+// When the hub has taken nothing for SealAfter the live lane is sealed, and what
+// comes from then on goes into a new one (LiveFirst): when the hub is back it gets
+// what is current at once. The sealed lanes of a signal follow beside it, the
+// oldest first, each only while the live lane has nothing to send, and all together
+// with a window that grows while the hub answers promptly and shrinks when it does
+// not (pace): they take what bandwidth is left. InOrder never seals.
 //
-// Nothing here deletes: only a confirmation does (spool.Confirm).
+// A lane's cursor moves back (go-back-N) when a publish fails, when the relay
+// misses a frame, or when the hub has lost its store; never in a tight loop. A
+// frame is re-published under a new message id, because the hub would drop the old
+// one as a duplicate although the relay never took it; the relay drops true
+// duplicates by their numbers.
+//
+// Nothing here deletes: only a confirmation does (spool.Confirm, spool.Retire).
 package shipper
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/rand"
+	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
-	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 	"github.com/longhaul/longhaul/internal/spool"
@@ -42,14 +47,37 @@ const (
 	// stateInterval is how often the shipped numbers are saved.
 	stateInterval = 2 * time.Second
 	stateName     = "shipped.json"
+	// watchInterval is how often it is looked at whether the hub takes anything.
+	watchInterval = time.Second
+	// conflictInterval is how often a conflict is logged while it lasts.
+	conflictInterval = time.Minute
 )
 
-// Config is what a Shipper needs to know. WindowBytes and PublishTimeout are per lane.
+// Recovery says in what order data leaves after an outage.
+type Recovery string
+
+const (
+	// LiveFirst ships what is current first and what was left behind beside it.
+	LiveFirst Recovery = "live_first"
+	// InOrder ships everything in the order in which it was written.
+	InOrder Recovery = "in_order"
+)
+
+// DefaultSealAfter is long enough for a hub to restart or a link to reconnect.
+const DefaultSealAfter = 30 * time.Second
+
+// Config is what a Shipper needs to know.
 type Config struct {
-	Origin         hub.Origin
+	Origin hub.Origin
+	// WindowBytes may be on the way per live lane, and in all sealed lanes together.
 	WindowBytes    int
 	PublishTimeout time.Duration
 	Release        string
+	// Recovery is LiveFirst if empty.
+	Recovery Recovery
+	// SealAfter is how long the hub must have taken nothing of a live lane before it
+	// is sealed; 0 means DefaultSealAfter.
+	SealAfter time.Duration
 }
 
 // Observer is told what happens, for self-telemetry.
@@ -61,31 +89,52 @@ type Observer interface {
 // Shipper ships one spool. Make it with New, call Run once.
 type Shipper struct {
 	config   Config
+	instance string // of this process, for the relay to tell two copies apart
 	spool    *spool.Spool
 	observer Observer
 	log      *zap.Logger
-	lanes    map[frame.Lane]*lane
+	lanes    lanes
+	pace     pace
 	link     link
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	greet    chan struct{} // asks for a hello
+	running  sync.WaitGroup
 }
 
-// New prepares a shipper of a spool.
+// New prepares a shipper of a spool to which nothing was appended yet since it was
+// opened: with LiveFirst, what it holds unsent is what an earlier life left behind.
 func New(config Config, s *spool.Spool, observer Observer, log *zap.Logger) *Shipper {
+	if config.Recovery == "" {
+		config.Recovery = LiveFirst
+	}
+	if config.SealAfter == 0 {
+		config.SealAfter = DefaultSealAfter
+	}
 	sh := &Shipper{
-		config: config, spool: s, observer: observer, log: log,
-		lanes: make(map[frame.Lane]*lane), greet: make(chan struct{}, 1),
+		config: config, instance: rand.Text(), spool: s, observer: observer, log: log,
+		greet: make(chan struct{}, 1),
 	}
 	sh.link.changed = make(chan struct{})
+	sh.lanes.changed = make(chan struct{})
+	sh.lanes.all = make(map[frame.Lane]*lane)
+	sh.pace.limit = config.WindowBytes
 	state := sh.loadState()
 	for _, name := range s.Lanes() {
-		l := &lane{Shipper: sh, name: name, orders: make(chan order, 16)}
+		l := sh.newLane(name)
 		if saved, ok := state.Lanes[name.String()]; ok {
 			l.shipped.Store(saved.Shipped)
-			l.stream = saved.Stream
+			l.stream, l.saved = saved.Stream, saved
+			s.Acknowledged(name, saved.Shipped)
 		}
-		sh.lanes[name] = l
+		sh.lanes.all[name] = l
+	}
+	if config.Recovery == LiveFirst {
+		for _, signal := range frame.Signals {
+			if sh.lanes.get(s.Live(signal)).unsent() {
+				sh.seal(signal)
+			}
+		}
 	}
 	return sh
 }
@@ -93,7 +142,7 @@ func New(config Config, s *spool.Spool, observer Observer, log *zap.Logger) *Shi
 // Events are the connection's hooks; give them to hub.Connection.Connect.
 func (sh *Shipper) Events() hub.Events {
 	return hub.Events{
-		Connected:    func() { sh.link.set(true); sh.askHello() },
+		Connected:    func() { sh.pace.reset(); sh.link.set(true); sh.askHello() },
 		Disconnected: func() { sh.link.set(false) },
 	}
 }
@@ -101,9 +150,13 @@ func (sh *Shipper) Events() hub.Events {
 // LinkUp says whether the hub is connected.
 func (sh *Shipper) LinkUp() bool { return sh.link.isUp() }
 
+// Conflict says why nothing is shipped although the hub is connected: the relay
+// hears another process with the same spool. Empty: there is no such thing.
+func (sh *Shipper) Conflict() string { return sh.link.disputed() }
+
 // Unsent returns the first number of a lane that is not yet acknowledged by the hub.
 func (sh *Shipper) Unsent(name frame.Lane) uint64 {
-	if l, ok := sh.lanes[name]; ok {
+	if l := sh.lanes.get(name); l != nil {
 		return l.shipped.Load() + 1
 	}
 	return 0
@@ -119,141 +172,65 @@ func (sh *Shipper) Run(ctx context.Context, nc *nats.Conn) error {
 		return fmt.Errorf("JetStream: %w", err)
 	}
 	sh.nc, sh.js = nc, js
-	sub, err := nc.Subscribe(hub.CustodySubject(sh.config.Origin), sh.confirmed)
+	sub, err := nc.Subscribe(hub.CustodySubject(sh.config.Origin), func(msg *nats.Msg) { sh.confirmed(ctx, msg) })
 	if err != nil {
 		return fmt.Errorf("subscribe to confirmations: %w", err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a connection already closed
 
-	var group sync.WaitGroup
-	for _, l := range sh.lanes {
-		group.Go(func() { l.run(ctx) })
-	}
-	group.Go(func() { sh.greetRegularly(ctx) })
-	group.Go(func() { sh.saveRegularly(ctx) })
-	group.Wait()
+	sh.followSpool(ctx)
+	sh.running.Go(func() { sh.greetRegularly(ctx) })
+	sh.running.Go(func() { sh.saveRegularly(ctx) })
+	sh.running.Go(func() { sh.watch(ctx) })
+	<-ctx.Done()
+	sh.lanes.stop()
+	sh.running.Wait()
 	sh.saveState()
 	return nil
 }
 
-// confirmed handles the relay's word on how far the backends have accepted.
-func (sh *Shipper) confirmed(msg *nats.Msg) {
-	confirmation, epoch, err := custody.ParseConfirmation(msg.Data)
-	if err != nil {
-		sh.log.Warn("a confirmation from the relay cannot be read; it is ignored", zap.Error(err))
-		return
-	}
-	if epoch != sh.spool.Epoch() {
-		return // for an earlier spool of this node
-	}
-	for _, accepted := range confirmation.Lanes {
-		name, err := frame.ParseLane(accepted.Lane)
-		if err != nil {
-			continue // a lane of a later version
-		}
-		l, ok := sh.lanes[name]
-		if !ok {
-			continue
-		}
-		if accepted.Confirmed > 0 {
-			sh.spool.Confirm(name, accepted.Confirmed)
-		}
-		select {
-		case l.orders <- order{accepted.Confirmed, accepted.Resend, accepted.Stream}:
-		default: // the lane is behind with its orders; the relay repeats itself
-		}
-	}
-}
-
-func (sh *Shipper) askHello() {
-	select {
-	case sh.greet <- struct{}{}:
-	default:
-	}
-}
-
-// greetRegularly says hello on connecting and every helloInterval after, spread
-// so that a fleet does not speak in one moment.
-func (sh *Shipper) greetRegularly(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+// watch seals the live lane of a signal of which the hub takes nothing, once for
+// each such time, and repeats what stands in the way of shipping.
+func (sh *Shipper) watch(ctx context.Context) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	var told time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-sh.greet:
-		case <-timer.C:
+		case <-ticker.C:
 		}
-		if sh.link.isUp() {
-			if err := sh.hello(); err != nil {
-				sh.log.Debug("hello not sent", zap.Error(err))
+		for _, signal := range frame.Signals {
+			if l := sh.lanes.get(sh.spool.Live(signal)); l != nil && l.stalled(time.Now()) && !sh.lanes.outage(signal) {
+				sh.sealAndFollow(ctx, l, "the hub has taken nothing of it")
+				sh.lanes.setOutage(signal, true)
 			}
 		}
-		timer.Reset(helloInterval*3/4 + rand.N(helloInterval/2))
+		if why := sh.Conflict(); why != "" && time.Since(told) >= conflictInterval {
+			told = time.Now()
+			sh.log.Error("nothing is shipped: the relay hears another collector with the same origin and a copy of this spool: stop one of the two and give it a spool directory of its own; until then data is kept here",
+				zap.String("origin", sh.config.Origin.String()), zap.Stringer("epoch", sh.spool.Epoch()), zap.String("relay_says", why))
+		}
 	}
 }
 
-func (sh *Shipper) hello() error {
-	stats := sh.spool.Stats()
-	hello := custody.Hello{
-		Version: custody.Version, Epoch: sh.spool.Epoch().String(), Release: sh.config.Release,
-		SpoolBytes: stats.Bytes, SpoolMaxBytes: stats.MaxBytes,
-	}
-	for _, s := range stats.Lanes {
-		l, ok := sh.lanes[s.Lane]
-		if !ok {
-			continue
-		}
-		shipped := l.shipped.Load()
-		hello.Lanes = append(hello.Lanes, custody.HelloLane{
-			Lane: s.Lane.String(), Floor: s.Floor, Next: s.Next, Shipped: shipped, Lost: s.Lost[:],
-		})
-		if oldest := sh.spool.OldestTime(s.Lane, shipped+1); !oldest.IsZero() {
-			hello.OldestUnsentSeconds = max(hello.OldestUnsentSeconds, time.Since(oldest).Seconds())
-		}
-	}
-	body, err := json.Marshal(hello)
-	if err != nil {
-		return fmt.Errorf("encode hello: %w", err)
-	}
-	return sh.nc.Publish(hub.HelloSubject(sh.config.Origin), body)
-}
-
-// link is the connection's state with a channel to wait on.
-type link struct {
-	mu       sync.Mutex
-	up       atomic.Bool
-	connects atomic.Uint64 // how often it came up
-	changed  chan struct{}
-}
-
-func (k *link) isUp() bool { return k.up.Load() }
-
-func (k *link) set(up bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if up {
-		k.connects.Add(1)
-	}
-	if k.up.Swap(up) != up {
-		close(k.changed)
-		k.changed = make(chan struct{})
+// seal ends the live lane of a signal.
+func (sh *Shipper) seal(signal frame.Signal) {
+	if _, err := sh.spool.Seal(signal); err != nil && !errors.Is(err, spool.ErrManyLanes) {
+		sh.log.Warn("a lane could not be sealed: what is current waits behind what is left behind", zap.Stringer("signal", signal), zap.Error(err))
 	}
 }
 
-// wait returns once the link is up, or the context's error.
-func (k *link) wait(ctx context.Context) error {
-	for {
-		k.mu.Lock()
-		changed := k.changed
-		k.mu.Unlock()
-		if k.isUp() {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
+// sealAndFollow ends a live lane and ships the one that follows it.
+func (sh *Shipper) sealAndFollow(ctx context.Context, l *lane, why string) {
+	if sh.config.Recovery != LiveFirst {
+		return
+	}
+	sh.seal(l.name.Signal)
+	sh.followSpool(ctx)
+	if l.sealed.Load() {
+		sh.log.Info("what was left behind is shipped beside what is current, and after it",
+			zap.Stringer("sealed_lane", l.name), zap.Stringer("live_lane", sh.spool.Live(l.name.Signal)), zap.String("because", why))
 	}
 }

@@ -111,13 +111,21 @@ func numbers(t *testing.T, stream jetstream.Stream) []uint64 {
 
 func confirm(t *testing.T, h *hubServer, epoch frame.Epoch, accepted custody.Accepted) {
 	t.Helper()
+	if accepted.Lane == "" {
+		accepted.Lane = logsLane.String()
+	}
+	say(t, h, custody.Confirmation{Version: 1, Epoch: epoch.String(), Lanes: []custody.Accepted{accepted}})
+}
+
+// say publishes a relay's word to the edge.
+func say(t *testing.T, h *hubServer, confirmation custody.Confirmation) {
+	t.Helper()
 	nc, err := nats.Connect(h.ClientURL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	accepted.Lane = logsLane.String()
-	body, err := json.Marshal(custody.Confirmation{Version: 1, Epoch: epoch.String(), Lanes: []custody.Accepted{accepted}})
+	body, err := json.Marshal(confirmation)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,12 +157,18 @@ type edge struct {
 
 func startEdge(t *testing.T, dir, url string) *edge {
 	t.Helper()
+	return startEdgeWith(t, dir, url, Config{})
+}
+
+func startEdgeWith(t *testing.T, dir, url string, config Config) *edge {
+	t.Helper()
 	sp, err := spool.Open(spool.Options{Dir: dir, MaxBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := zaptest.NewLogger(t)
-	sh := New(Config{Origin: origin, WindowBytes: 1 << 20, PublishTimeout: 2 * time.Second}, sp, &counting{}, log)
+	config.Origin, config.WindowBytes, config.PublishTimeout = origin, 1<<20, 2*time.Second
+	sh := New(config, sp, &counting{}, log)
 	connection := hub.Connection{URLs: url}
 	nc, err := connection.Connect(t.Context(), "test", nil, sh.Events(), log)
 	if err != nil {

@@ -44,12 +44,13 @@ func (sh *Shipper) saveRegularly(ctx context.Context) {
 }
 
 func (sh *Shipper) saveState() {
-	s := state{Epoch: sh.spool.Epoch().String(), Lanes: make(map[string]laneState, len(sh.lanes))}
+	lanes := sh.lanes.list()
+	s := state{Epoch: sh.spool.Epoch().String(), Lanes: make(map[string]laneState, len(lanes))}
 	changed := false
-	for name, l := range sh.lanes {
+	for _, l := range lanes {
 		now := laneState{Shipped: l.shipped.Load(), Stream: l.streamName()}
 		changed = changed || now != l.saved
-		s.Lanes[name.String()] = now
+		s.Lanes[l.name.String()] = now
 	}
 	if !changed {
 		return
@@ -62,7 +63,7 @@ func (sh *Shipper) saveState() {
 		sh.log.Debug("shipped numbers not saved; a restart would publish some frames twice", zap.Error(err))
 		return
 	}
-	for name, l := range sh.lanes {
-		l.saved = s.Lanes[name.String()]
+	for _, l := range lanes {
+		l.saved = s.Lanes[l.name.String()]
 	}
 }

@@ -46,6 +46,7 @@ func (s *Spool) Confirm(id frame.Lane, upTo uint64) {
 
 	s.mu.Lock()
 	l.confirmed = upTo
+	heldBefore := l.held().bytes
 	whole := 0
 	for i, seg := range l.segments {
 		if seg.all.frames > 0 && seg.high > upTo {
@@ -61,12 +62,19 @@ func (s *Spool) Confirm(id frame.Lane, upTo uint64) {
 		l.itemsConfirmed += partCounts.items - part.confirmed.items
 		part.confirmed = partCounts
 	}
+	traffic := s.traffic[id.Signal]
+	traffic.BytesConfirmed += heldBefore - l.held().bytes
+	s.traffic[id.Signal] = traffic
 	freed := s.detach(l, whole)
+	backlog := l.class != frame.Live
 	s.mu.Unlock()
 	if len(freed) > 0 {
 		s.discard(l, freed)
 	} else {
 		s.saveLedger(l, false)
+	}
+	if backlog {
+		l.ledger.close() // many lanes must not mean many open files
 	}
 }
 

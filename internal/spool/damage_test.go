@@ -22,6 +22,14 @@ func copyDir(t testing.TB, from string) string {
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
+	// It stands for the original, so it is not to be known for a copy.
+	id, _, whole, err := readIdentity(osFS{}, filepath.Join(to, identityName))
+	if err != nil || !whole {
+		t.Fatal(err)
+	}
+	if err := writeIdentity(osFS{}, to, &id); err != nil {
+		t.Fatal(err)
+	}
 	return to
 }
 
@@ -279,6 +287,22 @@ func TestDamageToTheOtherFilesLosesNothing(t *testing.T) {
 		"spool.json and ledger": func(d string) error {
 			os.Remove(filepath.Join(d, identityName))
 			return os.Remove(filepath.Join(d, "logs-1", ledgerName))
+		},
+		"lanes.json missing": func(d string) error { return os.Remove(filepath.Join(d, registryName)) },
+		"lanes.json garbage": func(d string) error { return os.WriteFile(filepath.Join(d, registryName), []byte("{"), 0o640) },
+		"indexes garbage": func(d string) error {
+			paths, err := filepath.Glob(filepath.Join(d, "logs-1", "*"+indexSuffix))
+			if len(paths) == 0 {
+				err = errors.New("there is no index")
+			}
+			for i, path := range paths {
+				b, readErr := os.ReadFile(path)
+				if b[20] ^= 1; i%2 == 0 {
+					b = b[:len(b)/2]
+				}
+				err = errors.Join(err, readErr, os.WriteFile(path, b, 0o640))
+			}
+			return err
 		},
 		"ledger missing": func(d string) error { return os.Remove(filepath.Join(d, "logs-1", ledgerName)) },
 		"ledger garbage": func(d string) error {

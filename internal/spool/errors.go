@@ -18,12 +18,17 @@ var (
 	ErrUnknownLane = errors.New("no such lane in the spool")
 	// ErrInUse means another process holds the spool directory.
 	ErrInUse = errors.New("spool directory is in use")
+	// ErrFull means there is no room and nothing may be deleted for it. Trying
+	// again later is right.
+	ErrFull = errors.New("spool is full")
+	// ErrManyLanes means a signal has as many sealed lanes as it may have.
+	ErrManyLanes = errors.New("no more lanes may be sealed")
 )
 
 // explainOpen says what a failure to open means and what to do about it.
 func explainOpen(dir string, err error) error {
 	switch {
-	case errors.Is(err, ErrInUse):
+	case errors.Is(err, ErrInUse), errors.Is(err, ErrNotOwner):
 		return err
 	case errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("spool directory %s: it, or a part of its path, is a file: telemetry cannot be kept there: name a directory, or move the file away (%w)", dir, err)
@@ -44,6 +49,10 @@ func explainAppend(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("spool %s: disk full: the data was not taken and may be sent again: make room, or lower the spool's max_bytes below what the volume has (%w)", dir, err)
+	case errors.Is(err, ErrFull):
+		return fmt.Errorf("spool %s: the data was not taken and may be sent again: %w", dir, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("spool %s: this process, %s, may no longer write there: the data was not taken and may be sent again: give the directory back to it (%w)", dir, whoami(), err)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("spool %s: file system has become read-only: the data was not taken and may be sent again: check the disk and mount it writable (%w)", dir, err)
 	default:

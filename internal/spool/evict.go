@@ -1,24 +1,14 @@
 package spool
 
 import (
+	"errors"
+	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
 )
-
-// makeRoom evicts the oldest segments until need more bytes fit the quota.
-// Only the writer calls it, so nothing is being written meanwhile.
-func (s *Spool) makeRoom(need int64) {
-	for {
-		s.mu.Lock()
-		over := s.bytes+need > s.opts.MaxBytes
-		s.mu.Unlock()
-		if !over || !s.evictOldest("the spool has reached max_bytes") {
-			return
-		}
-	}
-}
 
 // fullDiskPause is how long a disk that stayed full after an eviction is left
 // alone: someone else takes what is freed, and evicting more would only lose
@@ -27,7 +17,7 @@ const fullDiskPause = 10 * time.Second
 
 // makeRoomOnFullDisk frees at least as much as requests need, if it may.
 func (s *Spool) makeRoomOnFullDisk(requests []*request) bool {
-	if !s.evictions.allowed() {
+	if s.opts.OnFull == Block || !s.evictions.allowed() {
 		return false
 	}
 	var need int64
@@ -49,18 +39,36 @@ func (s *Spool) makeRoomOnFullDisk(requests []*request) bool {
 	}
 }
 
-// evictOldest deletes the oldest segment of all lanes and counts what is lost.
-// It reports false if there is nothing to delete.
+// evictOldest deletes the segment that is missed least and counts what is lost.
+// It reports false if there is nothing to delete. Its order:
+//
+//  1. what is confirmed;
+//  2. of signals that hold more than their share of what the spool holds: what
+//     the hub has acknowledged, then by signal (EvictOrder), then what was appended
+//     first;
+//  3. if no signal does, the same of all.
+//
+// Within a lane and signal only the oldest segment is ever a candidate.
 func (s *Spool) evictOldest(why string) bool {
+	return s.evictOne(why, func(*lane) bool { return true })
+}
+
+// evictFree deletes a segment that holds nothing but what is confirmed.
+func (s *Spool) evictFree() bool {
+	return s.evictOne("", func(l *lane) bool { return l.segments[0].held().frames == 0 })
+}
+
+func (s *Spool) evictOne(why string, may func(*lane) bool) bool {
 	tried := make(map[*lane]bool)
 	for {
+		held := s.heldBySignal()
 		s.mu.Lock()
 		var victim *lane
 		for _, l := range s.lanes {
-			if len(l.segments) == 0 || l.segments[0].size == 0 || tried[l] {
+			if len(l.segments) == 0 || l.segments[0].size == 0 || tried[l] || !may(l) {
 				continue
 			}
-			if victim == nil || older(l.segments[0], victim.segments[0]) {
+			if victim == nil || s.before(l, victim, held) {
 				victim = l
 			}
 		}
@@ -74,18 +82,37 @@ func (s *Spool) evictOldest(why string) bool {
 			tried[victim] = true
 			continue
 		}
-		s.evict(victim, why)
+		s.evict(victim, why, frame.EvictedSpace)
 		return true
 	}
 }
 
-// older reports whether a goes before b: what costs nothing first, then what
-// was appended first.
-func older(a, b *segment) bool {
-	if free := a.held().frames == 0; free != (b.held().frames == 0) {
+// before says whether the first segment of a is evicted before that of b. The
+// caller holds mu.
+func (s *Spool) before(a, b *lane, held map[frame.Signal]int64) bool {
+	x, y := a.segments[0], b.segments[0]
+	if free := x.held().frames == 0; free != (y.held().frames == 0) {
 		return free
 	}
-	return a.appended.Before(b.appended)
+	if above := s.aboveShare(a.id.Signal, held); above != s.aboveShare(b.id.Signal, held) {
+		return above
+	}
+	if acked := x.high <= a.acked; acked != (y.high <= b.acked) {
+		return acked
+	}
+	if a.id.Signal != b.id.Signal {
+		return slices.Index(s.opts.EvictOrder, a.id.Signal) < slices.Index(s.opts.EvictOrder, b.id.Signal)
+	}
+	if a.id.Seq != b.id.Seq {
+		return a.id.Seq < b.id.Seq
+	}
+	return x.appended.Before(y.appended)
+}
+
+// aboveShare compares with what the spool holds rather than with what it might:
+// on a disk smaller than MaxBytes the shares hold too. The caller holds mu.
+func (s *Spool) aboveShare(signal frame.Signal, held map[frame.Signal]int64) bool {
+	return held[signal]*100 > s.bytes*int64(s.opts.Shares[signal])
 }
 
 // succeed gives a lane's last segment a successor, so that it may be deleted.
@@ -93,6 +120,7 @@ func (s *Spool) succeed(l *lane) bool {
 	s.closeActive(l)
 	s.mu.Lock()
 	l.lastSegment().sealed = true
+	live := s.live[l.id.Signal] == l
 	s.mu.Unlock()
 	if _, err := s.beginSegment(l); err != nil {
 		return false
@@ -101,14 +129,20 @@ func (s *Spool) succeed(l *lane) bool {
 		return false
 	}
 	l.activeNew = false
+	if !live {
+		s.closeActive(l)
+	}
 	return true
 }
 
-func (s *Spool) evict(l *lane, why string) {
+func (s *Spool) evict(l *lane, why string, cause frame.Cause) {
 	s.mu.Lock()
 	seg := l.segments[0]
 	lost := seg.held()
-	l.lost[frame.EvictedSpace] += lost.items
+	l.lost[cause] += lost.items
+	traffic := s.traffic[l.id.Signal]
+	traffic.BytesEvicted += lost.bytes
+	s.traffic[l.id.Signal] = traffic
 	s.detach(l, 1)
 	s.mu.Unlock()
 	s.discard(l, []*segment{seg})
@@ -123,6 +157,10 @@ func (s *Spool) detach(l *lane, n int) []*segment {
 	for _, seg := range out {
 		seg.removed = true
 		s.bytes -= seg.size
+	}
+	if len(out) > 0 {
+		close(s.room)
+		s.room = make(chan struct{})
 	}
 	from := l.heldFrom(l.confirmed + 1) // the floor steps over what is damaged above
 	kept := l.damaged[:0:0]
@@ -144,12 +182,19 @@ func (s *Spool) discard(l *lane, segments []*segment) {
 	}
 	s.saveLedger(l, true)
 	for _, seg := range segments {
-		if err := s.opts.fs.Remove(seg.path); err != nil {
-			// It is out of the lane; the next Open deletes it.
-			s.readTrouble.report(s.opts.Logger, "cannot delete a segment that is no longer needed: it takes up disk space until the next start: check the disk", "file", seg.path, "error", err)
-		}
+		s.removeSegment(seg)
 	}
 	l.reader.releaseRemoved(s)
+}
+
+func (s *Spool) removeSegment(seg *segment) {
+	if seg.indexed {
+		s.opts.fs.Remove(indexPath(seg.path)) // of no use without the segment, and no harm
+	}
+	if err := s.opts.fs.Remove(seg.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// It is out of the lane; the next Open deletes it.
+		s.readTrouble.report(s.opts.Logger, "cannot delete a segment that is no longer needed: it takes up disk space until the next start: check the disk", "file", seg.path, "error", err)
+	}
 }
 
 // eviction announces evictions, once per burst.
@@ -176,7 +221,7 @@ func (e *eviction) note(s *Spool, l *lane, lost counts, why string) {
 }
 
 func (e *eviction) announce(s *Spool, now time.Time) {
-	s.opts.Logger.Warn("evicted the oldest data that was not yet confirmed, because "+e.why+": these items are lost and counted: give the spool more space, or see why data does not leave",
+	s.opts.Logger.Warn("evicted data that was not yet confirmed, because "+e.why+": these items are lost and counted: give the spool more space, or see why data does not leave",
 		"frames", e.sum.frames, "items", e.sum.items, "bytes", e.sum.bytes, "last_lane", e.lane, "max_bytes", s.opts.MaxBytes)
 	e.last, e.sum = now, counts{}
 }

@@ -79,7 +79,7 @@ func (in *Inspection) Examine(id frame.Lane, what Examination) (LaneReport, erro
 	if what.To == 0 {
 		what.To = math.MaxUint64
 	}
-	e := &examiner{Examination: what, in: in, lane: l, report: LaneReport{Lane: id, Class: frame.Live}}
+	e := &examiner{Examination: what, in: in, lane: l, report: LaneReport{Lane: id, Class: in.Class(id)}}
 	// The ledger before the segments: the frames it knows of are in files
 	// listed later, as long as it does not say that they are gone.
 	if err := e.readLedger(); err != nil {
@@ -214,11 +214,10 @@ func (e *examiner) learnFromNewest() error {
 		if found.all.frames == 0 {
 			continue
 		}
-		e.report.Class = found.newest.Class
-		for cause, n := range found.newest.Lost {
+		for cause, n := range found.lastLost {
 			e.report.Lost[cause] = max(e.report.Lost[cause], n)
 		}
-		e.report.Floor = max(e.report.Floor, found.newest.Floor)
+		e.report.Floor = max(e.report.Floor, found.lastFloor)
 		return nil
 	}
 	return nil
@@ -394,11 +393,11 @@ func (e *examiner) problemsOf(f file, seg *segment, found *scan, rules scanRules
 		after = e.report.Next
 	}
 	if found.high+1 < after {
-		missing = append(missing, numberRange{found.high + 1, after - 1})
+		missing = append(missing, gap{numberRange: numberRange{found.high + 1, after - 1}})
 	}
 	v := view{size: found.end, marks: found.marks, holes: found.holes, expect: rules.identity}
 	for _, m := range missing {
-		for _, rest := range e.unexplained(m, named) {
+		for _, rest := range e.unexplained(m.numberRange, named) {
 			offset := found.end
 			if _, at, err := v.find(f, rest.To); err == nil {
 				offset = at

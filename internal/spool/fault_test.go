@@ -127,7 +127,7 @@ func TestFullDiskEvictsTheOldestAndNamesIt(t *testing.T) {
 	}
 }
 
-func TestQuotaEvictsOldestFirstAcrossLanes(t *testing.T) {
+func TestQuotaEvictsBySignalBeyondItsShare(t *testing.T) {
 	s := open(t, Options{Dir: t.TempDir(), MaxBytes: 64 << 10, SegmentBytes: 8 << 10})
 	for range 10 {
 		add(t, s, frame.Traces, 2, 1000)
@@ -138,8 +138,9 @@ func TestQuotaEvictsOldestFirstAcrossLanes(t *testing.T) {
 			t.Fatalf("spool of %d bytes after append %d", b, i)
 		}
 	}
+	// A segment of traces, which were beyond 15 %, and from then on logs alone.
 	traces, l := laneStats(t, s, frame.Lane{Signal: frame.Traces, Seq: 1}), laneStats(t, s, logs)
-	if traces.Lost[frame.EvictedSpace] != 20 || traces.Frames != 0 || traces.Next != 11 || traces.Floor != 11 {
+	if traces.Lost[frame.EvictedSpace] != 14 || traces.Frames != 3 || traces.Next != 11 || traces.Floor != 8 {
 		t.Fatalf("traces: %+v", traces)
 	}
 	if l.Lost[frame.EvictedSpace]+uint64(l.Items) != 200 || l.Items < 40 {

@@ -19,6 +19,9 @@ type fileSystem interface {
 	SyncDir(dir string) error
 	// Lock takes path for this process until closed, or fails with ErrInUse.
 	Lock(path string) (io.Closer, error)
+	// Space tells how much an unprivileged process may still write below dir, and
+	// how large the file system is.
+	Space(dir string) (free, total int64, err error)
 }
 
 // file is an open file of a fileSystem.
@@ -31,6 +34,9 @@ type file interface {
 	// nothing written since the last success can be relied on.
 	Sync() error
 	Stat() (fs.FileInfo, error)
+	// Identity tells this file from every other on its file system, copies and
+	// what comes after it included. It survives a rename. Empty: not known.
+	Identity() string
 }
 
 // osFS is the real one.
@@ -86,12 +92,21 @@ func readFile(fsys fileSystem, path string, limit int64) ([]byte, error) {
 
 // writeFileAtomic replaces path with b: readers see the old or the new content.
 func writeFileAtomic(fsys fileSystem, path string, b []byte, durable bool) error {
+	return writeFileKnowing(fsys, path, durable, func(string) ([]byte, error) { return b, nil })
+}
+
+// writeFileKnowing is writeFileAtomic with a content that may depend on the
+// identity of the file it stands in.
+func writeFileKnowing(fsys fileSystem, path string, durable bool, content func(identity string) ([]byte, error)) error {
 	temporary := path + ".tmp"
 	f, err := fsys.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(b, 0)
+	b, err := content(f.Identity())
+	if err == nil {
+		_, err = f.WriteAt(b, 0)
+	}
 	if err == nil && durable {
 		err = f.Sync()
 	}

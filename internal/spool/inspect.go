@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,6 +25,8 @@ type Inspection struct {
 	Dir    string
 	Epoch  frame.Epoch // 0 if nothing tells
 	Layout int         // version in spool.json, 0 if that cannot be read
+	Owner  string      // whose it is, as cluster/node; empty if nobody's
+	Copied bool        // spool.json says that it was written elsewhere
 	InUse  bool        // a process was seen to hold the spool; false may also mean that none can be seen
 	PID    int         // what the holder wrote of itself; 0 if unknown
 	// Damage to what stands beside the lanes.
@@ -91,6 +92,10 @@ func Inspect(dir string) (*Inspection, error) {
 	if err := in.identify(); err != nil {
 		return nil, explainInspect(dir, err)
 	}
+	text, err := readFile(in.spool.opts.fs, filepath.Join(dir, registryName), 8<<20)
+	if err == nil && parseRegistry(text) == nil {
+		in.Damage = append(in.Damage, Damage{File: registryName, Bytes: int64(len(text)), What: "it cannot be read; the next start makes it again from the lanes"})
+	}
 	in.InUse, in.PID = holder(filepath.Join(dir, lockName))
 	return in, nil
 }
@@ -130,7 +135,7 @@ func (in *Inspection) list() error {
 			ours = ours || known
 			in.Strangers = append(in.Strangers, strangers...)
 			in.spool.lanes[id] = l
-		case name == identityName || name == lockName:
+		case name == identityName || name == lockName || name == registryName:
 			ours = ours || name == identityName
 		case name == quarantineName && entry.IsDir():
 			in.measureQuarantine()
@@ -169,6 +174,7 @@ func (in *Inspection) listLane(l *lane) (known bool, strangers []string, err err
 			known = true
 		case entry.Name() == ledgerName:
 			known = true
+		case isIndexName(entry.Name()):
 		case !strings.HasSuffix(entry.Name(), newSuffix):
 			strangers = append(strangers, in.relative(filepath.Join(l.dir, entry.Name())))
 		}
@@ -192,22 +198,22 @@ func (in *Inspection) measureQuarantine() {
 
 // identify reads spool.json or, failing that, asks the lanes for the epoch.
 func (in *Inspection) identify() error {
-	text, err := readFile(in.spool.opts.fs, filepath.Join(in.Dir, identityName), 64<<10)
+	id, place, whole, err := readIdentity(in.spool.opts.fs, filepath.Join(in.Dir, identityName))
 	if errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	what := "it is missing; the next start makes it again from the lanes"
 	if err == nil {
-		var id identityFile
 		what = "it cannot be read; the next start makes it again from the lanes"
-		if json.Unmarshal(text, &id) == nil && id.Check == id.check() {
-			if id.Version > layoutVersion {
-				return fmt.Errorf("it was made by a newer longhaul (layout %d, this one knows %d): use that version's program", id.Version, layoutVersion)
-			}
-			if epoch, err := frame.ParseEpoch(id.Epoch); err == nil {
-				in.Epoch, in.Layout, in.spool.epoch = epoch, id.Version, epoch
-				return nil
-			}
+	}
+	if whole {
+		if id.Version > layoutVersion {
+			return fmt.Errorf("it was made by a newer longhaul (layout %d, this one knows %d): use that version's program", id.Version, layoutVersion)
+		}
+		if epoch, err := frame.ParseEpoch(id.Epoch); err == nil {
+			in.Epoch, in.Layout, in.Owner, in.spool.epoch = epoch, id.Version, id.Owner, epoch
+			in.Copied = id.Place != "" && place != "" && id.Place != place
+			return nil
 		}
 	}
 	if len(in.spool.lanes) == 0 {
@@ -225,6 +231,15 @@ func (in *Inspection) Lanes() []frame.Lane { return in.spool.Lanes() }
 // LoadState returns what the spool's user last kept with SaveState;
 // fs.ErrNotExist if nothing.
 func (in *Inspection) LoadState(name string) ([]byte, error) { return in.spool.LoadState(name) }
+
+// Class says what a lane is now: the newest of its signal is live, the others were
+// sealed.
+func (in *Inspection) Class(id frame.Lane) frame.Class {
+	if newest := in.spool.newestLane(id.Signal); newest != nil && newest.id.Seq > id.Seq {
+		return frame.Backlog
+	}
+	return frame.Live
+}
 
 // Bytes measures the segment files as they were listed.
 func (in *Inspection) Bytes() (sum int64) {

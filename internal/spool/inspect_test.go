@@ -90,7 +90,7 @@ func TestExamineForetellsRecovery(t *testing.T) {
 	s.Confirm(logs, 17)
 	closeSpool(t, s)
 	var files []string
-	for _, pattern := range []string{"spool.json", "logs-1/*"} {
+	for _, pattern := range []string{"spool.json", "lanes.json", "logs-1/*"} {
 		matches, _ := filepath.Glob(filepath.Join(whole, pattern))
 		files = append(files, matches...)
 	}

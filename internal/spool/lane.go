@@ -21,7 +21,9 @@ type lane struct {
 
 	segments  []*segment // oldest first; appends go to the last
 	next      uint64     // number of the next frame
+	before    uint64     // items of all frames below next, whatever became of them
 	confirmed uint64     // everything up to here was accepted by the backends
+	acked     uint64     // everything up to here is at the hub, says the shipper
 
 	// Since the epoch began. itemsIn = itemsConfirmed + held + sum(lost).
 	itemsIn, itemsConfirmed uint64
@@ -42,6 +44,8 @@ type lane struct {
 	// The writer's own.
 	active    file // the last segment, open for appending; nil if not open
 	activeNew bool // its name is not yet durable
+	unsynced  bool // it holds frames that no fsync covers; not so with FsyncAlways
+	began     time.Time
 	buffer    []byte
 }
 
@@ -49,6 +53,23 @@ type lane struct {
 type numberRange struct {
 	From uint64 `json:"from"`
 	To   uint64 `json:"to"`
+}
+
+// gap is a range of numbers that are missing and the items they held, if the
+// frames at both of its ends tell; 0 if not.
+type gap struct {
+	numberRange
+	items uint64
+}
+
+// gapOf makes a gap from the items of all frames before it and before what
+// follows it.
+func gapOf(from, to, before, after uint64) gap {
+	g := gap{numberRange: numberRange{from, to}}
+	if after > before {
+		g.items = after - before
+	}
+	return g
 }
 
 func newLane(id frame.Lane, class frame.Class, spoolDir string) *lane {
@@ -147,11 +168,18 @@ type segment struct {
 	confirmed counts    // the part of all that is confirmed
 	appended  time.Time // of the last frame; after a restart, of the file
 
+	// From the headers of the first and the last intact frame.
+	lowBefore uint64 // items of all frames of the lane below low
+	after     uint64 // items of all frames of the lane up to high
+	lastFloor uint64
+	lastLost  [frame.NumCauses]uint64
+
 	marks   []mark
 	holes   []extent // damaged bytes, to be stepped over
 	sealed  bool     // never append again
 	removed bool     // no longer in its lane
 	failing int      // consecutive reads the disk has refused
+	indexed bool     // it has an index file
 }
 
 // mark lets a search begin in the middle of a segment.
@@ -176,12 +204,13 @@ func (s *segment) held() counts { return s.all.minus(s.confirmed) }
 // note records an intact frame at the end of what is known.
 func (s *segment) note(h *frame.Header, offset int64, length int) {
 	if s.all.frames == 0 {
-		s.low = h.Number
+		s.low, s.lowBefore = h.Number, h.Before
 	}
 	if n := len(s.marks); n == 0 || offset >= s.marks[n-1].offset+markEvery {
 		s.marks = append(s.marks, mark{number: h.Number, offset: offset, before: s.all})
 	}
 	s.high = h.Number
+	s.after, s.lastFloor, s.lastLost = h.Before+uint64(h.Items), h.Floor, h.Lost
 	s.all = s.all.plus(counts{1, uint64(h.Items), int64(length)})
 }
 

@@ -37,6 +37,7 @@ type ledgerEntry struct {
 	Floor     uint64        `json:"floor"`
 	Confirmed uint64        `json:"confirmed"`
 	ItemsIn   uint64        `json:"items_in"`
+	Before    uint64        `json:"before,omitempty"`
 	ItemsOut  uint64        `json:"items_confirmed"`
 	Lost      []uint64      `json:"lost"`
 	Damaged   []numberRange `json:"damaged,omitempty"`
@@ -59,7 +60,7 @@ func (s *Spool) saveLedger(l *lane, durable bool) {
 	entry := ledgerEntry{
 		Epoch: s.epoch.String(), Lane: l.id.String(),
 		Next: l.next, Floor: l.floor(), Confirmed: l.confirmed,
-		ItemsIn: l.itemsIn, ItemsOut: l.itemsConfirmed,
+		ItemsIn: l.itemsIn, Before: l.before, ItemsOut: l.itemsConfirmed,
 		Lost: append([]uint64(nil), l.lost[:]...), Damaged: l.damaged,
 	}
 	s.mu.Unlock()

@@ -1,11 +1,14 @@
 package spool
 
 import (
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -31,6 +34,8 @@ type memFS struct {
 	dead   bool
 	space  int64 // bytes; 0 is without bound
 	refuse func(op, path string) error
+	ghosts map[string]*memDir // removed, and not yet durably so
+	nodes  int
 }
 
 type memDir struct {
@@ -44,6 +49,7 @@ type memNode struct {
 	pending       []memWrite
 	links         int
 	modified      time.Time
+	id            int // also after a power cut
 }
 
 // memWrite is a write, or a truncation to offset when data is nil.
@@ -67,7 +73,7 @@ func (w memWrite) apply(to []byte) []byte {
 }
 
 func newMemFS(seed uint64) *memFS {
-	return &memFS{rng: rand.New(rand.NewPCG(seed, 1)), dirs: map[string]*memDir{"/": {now: map[string]*memNode{}, durable: map[string]*memNode{}, durableSelf: true}}}
+	return &memFS{rng: rand.New(rand.NewPCG(seed, 1)), ghosts: map[string]*memDir{}, dirs: map[string]*memDir{"/": {now: map[string]*memNode{}, durable: map[string]*memNode{}, durableSelf: true}}}
 }
 
 // begin counts an operation and says whether it may go on.
@@ -102,8 +108,18 @@ func (m *memFS) powerCut() *memFS {
 	defer m.mu.Unlock()
 	after := newMemFS(m.rng.Uint64())
 	copies := make(map[*memNode]*memNode)
-	for path, d := range m.dirs {
-		if !d.durableSelf {
+	after.nodes = m.nodes
+	found := maps.Clone(m.dirs)
+	for path, d := range m.ghosts {
+		if found[path] == nil && m.rng.IntN(2) == 0 {
+			found[path] = d
+		}
+	}
+	paths := slices.Sorted(maps.Keys(found))
+	for _, path := range paths {
+		d := found[path]
+		// A directory nobody synced may be there all the same, if its own is.
+		if !d.durableSelf && (m.rng.IntN(2) == 0 || after.dirs[filepath.Dir(path)] == nil) {
 			continue
 		}
 		names := make(map[string]*memNode)
@@ -118,7 +134,7 @@ func (m *memFS) powerCut() *memFS {
 			c := copies[node]
 			if c == nil {
 				content := m.survive(node)
-				c = &memNode{data: content, durable: append([]byte(nil), content...), links: 1, modified: node.modified}
+				c = &memNode{data: content, durable: append([]byte(nil), content...), links: 1, modified: node.modified, id: node.id}
 				copies[node] = c
 			}
 			nd.now[name], nd.durable[name] = c, c
@@ -186,7 +202,8 @@ func (m *memFS) OpenFile(path string, flag int) (file, error) {
 		if flag&os.O_CREATE == 0 {
 			return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ENOENT}
 		}
-		node = &memNode{links: 1, modified: time.Now()}
+		m.nodes++
+		node = &memNode{links: 1, modified: time.Now(), id: m.nodes}
 		d.change(func(names map[string]*memNode) { names[name] = node })
 	}
 	if flag&os.O_TRUNC != 0 && len(node.data) > 0 {
@@ -241,6 +258,16 @@ func (m *memFS) Remove(path string) error {
 	if err != nil {
 		return err
 	}
+	if dir := m.dirs[path]; dir != nil {
+		if len(dir.now) > 0 {
+			return &fs.PathError{Op: "remove", Path: path, Err: syscall.ENOTEMPTY}
+		}
+		delete(m.dirs, path)
+		if dir.durableSelf {
+			m.ghosts[path] = dir
+		}
+		return nil
+	}
 	node := d.now[name]
 	if node == nil {
 		return &fs.PathError{Op: "remove", Path: path, Err: syscall.ENOENT}
@@ -269,6 +296,11 @@ func (m *memFS) SyncDir(dir string) error {
 			child.durableSelf = true
 		}
 	}
+	for path := range m.ghosts {
+		if filepath.Dir(path) == dir {
+			delete(m.ghosts, path)
+		}
+	}
 	return nil
 }
 
@@ -293,6 +325,15 @@ func (m *memFS) ReadDir(dir string) ([]fs.DirEntry, error) {
 	}
 	sort.Slice(entries, func(i, j int) bool { return entries[i].Name() < entries[j].Name() })
 	return entries, nil
+}
+
+func (m *memFS) Space(string) (free, total int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.space == 0 {
+		return 1 << 50, 0, nil // so large that no default depends on it
+	}
+	return max(0, m.space-m.used()), m.space, nil
 }
 
 func (m *memFS) Lock(path string) (io.Closer, error) { return m.OpenFile(path, os.O_CREATE) }
@@ -363,6 +404,8 @@ func (f *memFile) Sync() error {
 	f.node.pending = nil
 	return nil
 }
+
+func (f *memFile) Identity() string { return fmt.Sprint("node ", f.node.id) }
 
 func (f *memFile) Close() error { return nil }
 

@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -14,22 +13,19 @@ import (
 
 // observer is what a fair observer knows of a spool across its lives.
 type observer struct {
-	mu        sync.Mutex
-	acked     map[frame.Lane]map[uint64][]byte // what Append promised
-	seen      map[frame.Lane]map[uint64][]byte // what Read ever gave out, and so may have been sent
-	inDoubt   uint64                           // items of appends that failed or were cut
-	confirmed map[frame.Lane]uint64
-	serial    int
+	mu      sync.Mutex
+	acked   map[string]bool                  // payloads that Append promised and nobody confirmed
+	seen    map[frame.Lane]map[uint64]string // what Read ever gave out, and so may have been sent
+	inDoubt uint64                           // items of appends that failed or were cut
+	serial  int
 }
 
 func newObserver() *observer {
-	o := &observer{acked: map[frame.Lane]map[uint64][]byte{}, seen: map[frame.Lane]map[uint64][]byte{}, confirmed: map[frame.Lane]uint64{}}
-	for _, signal := range frame.Signals {
-		lane := frame.Lane{Signal: signal, Seq: 1}
-		o.acked[lane], o.seen[lane] = map[uint64][]byte{}, map[uint64][]byte{}
-	}
-	return o
+	return &observer{acked: map[string]bool{}, seen: map[frame.Lane]map[uint64]string{}}
 }
+
+// observedItems are in every frame of an observer.
+const observedItems = 3
 
 // appendOne appends a frame that differs from all others.
 func (o *observer) appendOne(s *Spool, signal frame.Signal, size int) error {
@@ -38,52 +34,87 @@ func (o *observer) appendOne(s *Spool, signal frame.Signal, size int) error {
 	payload := body(o.serial, size)
 	payload = append(payload, fmt.Sprint(o.serial)...)
 	o.mu.Unlock()
-	const items = 3
-	number, err := s.Append(context.Background(), frame.Header{Signal: signal, Items: items}, payload)
+	_, err := s.Append(context.Background(), frame.Header{Signal: signal, Items: observedItems}, payload)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err != nil {
-		o.inDoubt += items
+		o.inDoubt += observedItems
 		return err
 	}
-	o.acked[frame.Lane{Signal: signal, Seq: 1}][number] = payload
+	o.acked[string(payload)] = true
 	return nil
 }
 
-// check reads everything and compares it with what was promised and shown.
-func (o *observer) check(t interface{ Fatalf(string, ...any) }, s *Spool) {
-	for lane, acked := range o.acked {
-		from, got := uint64(0), map[uint64][]byte{}
-		for {
-			records, err := s.Read(lane, from, 1000)
-			if err != nil {
-				t.Fatalf("%s: read from %d: %v", lane, from, err)
-			}
-			if len(records) == 0 {
-				break
-			}
-			for _, r := range records {
-				_, payload, _, err := frame.Parse(r.Bytes)
-				if err != nil {
-					t.Fatalf("%s: frame %d: %v", lane, r.Number, err)
-				}
-				if r.Number < from {
-					t.Fatalf("%s: frame %d after %d", lane, r.Number, from)
-				}
-				got[r.Number] = payload
-				from = r.Number + 1
-				if before, ok := o.seen[lane][r.Number]; ok && !bytes.Equal(before, payload) {
-					t.Fatalf("%s: number %d stands for two frames", lane, r.Number)
-				}
-				o.seen[lane][r.Number] = payload
-			}
+type fatal interface{ Fatalf(string, ...any) }
+
+// read gives the payloads of a lane by number, and checks that no number ever
+// stands for two frames and that the count of what came before never goes back.
+func (o *observer) read(t fatal, s *Spool, lane frame.Lane) map[uint64]string {
+	if o.seen[lane] == nil {
+		o.seen[lane] = map[uint64]string{}
+	}
+	got := map[uint64]string{}
+	var from, before uint64
+	for {
+		records, err := s.Read(lane, from, 1000)
+		if err != nil {
+			t.Fatalf("%s: read from %d: %v", lane, from, err)
 		}
-		for number, payload := range acked {
-			if number > o.confirmed[lane] && !bytes.Equal(got[number], payload) {
-				t.Fatalf("%s: acknowledged frame %d is gone (have %d, next %d)", lane, number, len(got), laneOf(s, lane).Next)
+		if len(records) == 0 {
+			return got
+		}
+		for _, r := range records {
+			h, payload, _, err := frame.Parse(r.Bytes)
+			if err != nil {
+				t.Fatalf("%s: frame %d: %v", lane, r.Number, err)
 			}
+			if r.Number < from || h.Before < before || h.Before != (r.Number-1)*observedItems {
+				t.Fatalf("%s: frame %d after %d, %d items before it", lane, r.Number, from-1, h.Before)
+			}
+			got[r.Number], before = string(payload), h.Before+uint64(h.Items)
+			from = r.Number + 1
+			if was, ok := o.seen[lane][r.Number]; ok && was != got[r.Number] {
+				t.Fatalf("%s: number %d stands for two frames", lane, r.Number)
+			}
+			o.seen[lane][r.Number] = got[r.Number]
 		}
 	}
+}
+
+// check reads everything and compares it with what was promised.
+func (o *observer) check(t fatal, s *Spool) {
+	found := map[string]bool{}
+	for _, lane := range s.Lanes() {
+		for _, payload := range o.read(t, s, lane) {
+			found[payload] = true
+		}
+	}
+	for payload := range o.acked {
+		if !found[payload] {
+			t.Fatalf("an acknowledged frame is gone (have %d; %+v)", len(found), s.Stats())
+		}
+	}
+}
+
+// confirm says that the backends have a lane up to a number. What the observer
+// reads for it is no part of the spool's life.
+func (o *observer) confirm(t fatal, s *Spool, disk *memFS, lane frame.Lane, upTo uint64) {
+	disk.mu.Lock()
+	cutAt, dead, ops := disk.cutAt, disk.dead, disk.ops
+	disk.cutAt, disk.dead = 0, false
+	disk.mu.Unlock()
+	got := o.read(t, s, lane)
+	disk.mu.Lock()
+	if disk.dead = dead; cutAt > 0 {
+		disk.cutAt = cutAt + disk.ops - ops
+	}
+	disk.mu.Unlock()
+	for number, payload := range got {
+		if number <= upTo {
+			delete(o.acked, payload)
+		}
+	}
+	s.Confirm(lane, upTo)
 }
 
 func laneOf(s *Spool, id frame.Lane) LaneStats {
@@ -95,11 +126,15 @@ func laneOf(s *Spool, id frame.Lane) LaneStats {
 	return LaneStats{}
 }
 
-// total is in = confirmed + held + lost, over all lanes and since the epoch.
-func checkIdentity(t interface{ Fatalf(string, ...any) }, s *Spool) {
+// checkIdentity: in = confirmed + held + lost, of every lane, and the frames' own
+// count of what came before agrees.
+func checkIdentity(t fatal, s *Spool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, l := range s.lanes {
+		if l.before != l.itemsIn-l.lost[frame.TooLarge] {
+			t.Fatalf("%s: %d items in frames, in %d, lost %v", id, l.before, l.itemsIn, l.lost)
+		}
 		if held := l.held(); l.itemsIn != l.itemsConfirmed+held.items+sum(l.lost) {
 			t.Fatalf("%s: in %d, confirmed %d, held %d, lost %v", id, l.itemsIn, l.itemsConfirmed, held.items, l.lost)
 		}
@@ -109,6 +144,9 @@ func checkIdentity(t interface{ Fatalf(string, ...any) }, s *Spool) {
 func lostItems(s *Spool) (n uint64) {
 	for _, l := range s.Stats().Lanes {
 		n += sum(l.Lost)
+	}
+	for _, r := range s.Stats().Retired {
+		n += sum(r.Lost)
 	}
 	return n
 }
@@ -173,17 +211,24 @@ func life(t *rapid.T, s *Spool, disk *memFS, o *observer) {
 			}
 		}
 		callers.Wait()
-		lane := frame.Lane{Signal: rapid.SampledFrom(frame.Signals).Draw(t, "signal"), Seq: 1}
 		disk.mu.Lock()
 		dead := disk.dead
 		disk.mu.Unlock()
-		if !dead {
-			checkIdentity(t, s)
-			if upTo := rapid.Uint64Range(0, laneOf(s, lane).Next-1).Draw(t, "confirm"); upTo > o.confirmed[lane] {
-				o.confirmed[lane] = upTo
-				s.Confirm(lane, upTo)
-			}
+		if dead {
+			continue
 		}
+		checkIdentity(t, s)
+		if rapid.IntRange(0, 3).Draw(t, "seal") == 0 {
+			s.Seal(rapid.SampledFrom(frame.Signals).Draw(t, "sealed signal"))
+		}
+		lane := rapid.SampledFrom(s.Lanes()).Draw(t, "lane")
+		if upTo := rapid.Uint64Range(0, laneOf(s, lane).Next-1).Draw(t, "confirm"); upTo > 0 {
+			o.confirm(t, s, disk, lane, upTo)
+		}
+		for _, lane := range s.Lanes() {
+			s.Retire(lane)
+		}
+		checkIdentity(t, s)
 	}
 }
 
@@ -218,8 +263,7 @@ func TestPowerCutWhileConfirmingOrEvictingMiscountsNothing(t *testing.T) {
 				}
 			}
 		} else {
-			o.confirmed[logs] = rapid.Uint64Range(1, 40).Draw(t, "confirm")
-			s.Confirm(logs, o.confirmed[logs])
+			o.confirm(t, s, disk, logs, rapid.Uint64Range(1, 40).Draw(t, "confirm"))
 		}
 		s.Close()
 		disk = disk.powerCut()
@@ -238,7 +282,7 @@ func TestPowerCutWhileConfirmingOrEvictingMiscountsNothing(t *testing.T) {
 			return
 		}
 		// Every frame is there, or named as evicted.
-		if in, known := uint64(len(o.acked[logs]))*3, uint64(st.Items)+sum(st.Lost); known < in || known > in+2*inDoubt {
+		if in, known := uint64(len(o.acked))*observedItems, uint64(st.Items)+sum(st.Lost); known < in || known > in+2*inDoubt {
 			t.Fatalf("%d items acknowledged, %d held or named lost: %+v", in, known, st)
 		}
 	})

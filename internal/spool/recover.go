@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -35,35 +36,43 @@ func (s *Spool) recover() error {
 		}
 		s.lanes[id] = l
 	}
-	for _, signal := range frame.Signals {
-		l := s.newestLane(signal)
-		if l == nil {
-			l = newLane(frame.Lane{Signal: signal, Seq: 1}, frame.Live, s.opts.Dir)
-			s.lanes[l.id] = l
-		}
-		if err := fsys.MkdirAll(l.dir); err != nil {
-			return err
-		}
-		s.live[signal] = l
-	}
-	named, err := s.identify()
+	known, err := s.identify()
 	if err != nil {
 		return err
 	}
-	if named || s.hasSegments() {
-		if err := s.replaceBlankLanes(); err != nil {
-			return err
-		}
+	listed := s.loadRegistry()
+	if err := s.settleLanes(listed, known || s.hasSegments()); err != nil {
+		return err
 	}
 	for _, id := range s.Lanes() {
 		if err := s.recoverLane(s.lanes[id]); err != nil {
 			return err
 		}
 	}
-	if !named { // last: from then on a lane without a ledger is one that has lost it
-		return s.writeIdentity()
+	return s.finishRecovery(known, listed)
+}
+
+// finishRecovery writes down what the recovery has found. The identity comes
+// last: from then on a lane without a ledger is one that has lost it.
+func (s *Spool) finishRecovery(known bool, listed *registryFile) error {
+	if s.displaced != "" {
+		if err := s.replaceLanes(s.displaced); err != nil {
+			return err
+		}
+	} else if now := s.registry(); listed == nil || listed.check() != now.check() {
+		if err := s.saveRegistry(); err != nil && !known {
+			return err
+		} else if err != nil {
+			s.opts.Logger.Warn("cannot write "+registryName+"; the directories tell the same: check the disk", "dir", s.opts.Dir, "error", err)
+		}
 	}
-	return fsys.SyncDir(s.opts.Dir)
+	if err := s.saveIdentity(known); err != nil {
+		if !known || s.displaced != "" {
+			return err
+		}
+		s.opts.Logger.Warn("cannot write "+identityName+": check the disk", "dir", s.opts.Dir, "error", err)
+	}
+	return s.opts.fs.SyncDir(s.opts.Dir)
 }
 
 // newestLane returns the lane of a signal with the highest sequence, or nil.
@@ -85,35 +94,17 @@ func (s *Spool) hasSegments() bool {
 	return false
 }
 
-// replaceBlankLanes begins a new lane for every signal whose lane has neither
-// segments nor a ledger although the spool was used before: someone deleted them.
-// Nothing tells how far the lane's numbers went, and used again they would be
-// taken for repeats of what was confirmed long ago. The new lane's sequence is the
-// time in seconds, which follows those before it without knowing them.
-func (s *Spool) replaceBlankLanes() error {
-	for id, l := range s.lanes {
-		if len(l.segments) > 0 || l.ledger.load(s.opts.fs) != nil {
-			continue
-		}
-		delete(s.lanes, id)
-		if s.live[id.Signal] != l {
-			continue
-		}
-		next := newLane(frame.Lane{Signal: id.Signal, Seq: uint32(s.opts.now().Unix())}, frame.Live, s.opts.Dir)
-		if err := s.opts.fs.MkdirAll(next.dir); err != nil {
-			return err
-		}
-		s.opts.Logger.Warn("the files of a lane are gone: what it held is lost and cannot be counted; a new lane begins", "lane", id, "new_lane", next.id)
-		s.lanes[next.id], s.live[id.Signal] = next, next
-	}
-	return nil
-}
-
 // listSegments finds the lane's segment files, in order.
 func (s *Spool) listSegments(l *lane) error {
 	entries, err := s.opts.fs.ReadDir(l.dir)
 	if err != nil {
 		return err
+	}
+	indexed := make(map[string]bool, len(entries)/2)
+	for _, entry := range entries {
+		if isIndexName(entry.Name()) {
+			indexed[filepath.Join(l.dir, entry.Name())] = true
+		}
 	}
 	for _, entry := range entries {
 		path := filepath.Join(l.dir, entry.Name())
@@ -129,9 +120,17 @@ func (s *Spool) listSegments(l *lane) error {
 		if info, err := entry.Info(); err == nil {
 			seg.size, seg.appended = info.Size(), info.ModTime()
 		}
+		if now := s.opts.now(); seg.appended.After(now) {
+			seg.appended = now // the clock was set back; nothing comes from the future
+		}
+		seg.indexed = indexed[indexPath(path)]
+		delete(indexed, indexPath(path))
 		l.segments = append(l.segments, seg)
 	}
 	sort.Slice(l.segments, func(i, j int) bool { return l.segments[i].first < l.segments[j].first })
+	for orphan := range indexed {
+		s.opts.fs.Remove(orphan)
+	}
 	return nil
 }
 
@@ -140,8 +139,12 @@ type recovery struct {
 	ledger  *ledgerEntry
 	settled uint64 // lower numbers were confirmed, evicted or counted as lost before
 	exact   bool   // the ledger's item counts belong to settled
-	newest  frame.Header
-	missing []numberRange
+	missing []gap
+
+	last      *segment                // the newest with an intact frame; nil if there is none
+	floor     uint64                  // what its newest frame says,
+	lost      [frame.NumCauses]uint64 // likewise
+	tailAfter uint64                  // items of all frames up to a complete but damaged last one
 
 	lostBefore [frame.NumCauses]uint64 // what the ledger says
 	unnamed    uint64                  // items of a complete but damaged last frame, from its header
@@ -166,7 +169,7 @@ func (s *Spool) recoverLane(l *lane) error {
 	if r.ledger != nil {
 		l.next = max(l.next, r.ledger.Next)
 	}
-	l.confirmed = min(max(l.confirmed, r.lowestKnown(l)), l.next-1)
+	l.confirmed = min(max(l.confirmed, r.knownConfirmed(l)), l.next-1)
 	s.countMissing(l, r)
 	for _, seg := range l.segments {
 		s.bytes += seg.size
@@ -184,6 +187,9 @@ func (s *Spool) recoverLane(l *lane) error {
 	if r.ledger == nil {
 		return s.opts.fs.SyncDir(l.dir) // an empty lane without a ledger would be taken for a deleted one
 	}
+	if l.class != frame.Live {
+		return l.ledger.close() // many lanes must not mean many open files
+	}
 	return nil
 }
 
@@ -191,23 +197,71 @@ func (s *Spool) recoverLane(l *lane) error {
 // ended before deleting them.
 func (s *Spool) finishDeleting(l *lane, settled uint64) {
 	for len(l.segments) > 1 && l.segments[1].first <= settled {
-		if err := s.opts.fs.Remove(l.segments[0].path); err != nil {
-			s.opts.Logger.Warn("cannot delete a segment that is no longer needed", "file", l.segments[0].path, "error", err)
-		}
+		s.removeSegment(l.segments[0])
 		l.segments = l.segments[1:]
 	}
 }
 
-// recoverSegment scans the i-th segment of the lane: all but the last by their
-// headers only; their payloads are checked when they are read.
+// recoverSegment learns what is in the i-th segment of the lane: from its index
+// or its headers, or for the last one of a live lane from every byte. Payloads of
+// the others are checked when they are read.
 func (s *Spool) recoverSegment(l *lane, i int, seg *segment, r *recovery) error {
 	last := i == len(l.segments)-1
+	limit := uint64(math.MaxUint64)
+	if !last {
+		limit = l.segments[i+1].first
+	}
+	if !s.recoverFromIndex(l, seg, limit, r.settled) {
+		if err := s.recoverByScan(l, seg, last, limit, r); err != nil {
+			return err
+		}
+	}
+	if seg.all.frames > 0 {
+		if r.last != nil && seg.low > r.last.high+1 { // the frames at both ends tell what is missing between
+			r.missing = slices.DeleteFunc(r.missing, func(m gap) bool { return m.From > r.last.high && m.To < seg.low })
+			r.missing = append(r.missing, gapOf(r.last.high+1, seg.low-1, r.last.after, seg.lowBefore))
+		}
+		r.last, r.floor, r.lost = seg, seg.lastFloor, seg.lastLost
+	}
+	if !last && seg.high+1 < limit {
+		r.missing = append(r.missing, gap{numberRange: numberRange{seg.high + 1, limit - 1}})
+	}
+	return nil
+}
+
+// recoverFromIndex reports whether the index told what is in the segment.
+func (s *Spool) recoverFromIndex(l *lane, seg *segment, limit, settled uint64) bool {
+	head := s.readIndex(l, seg)
+	if head == nil || head.High >= limit {
+		seg.indexed = false
+		return false
+	}
+	for _, r := range l.damaged {
+		if r.From <= seg.high && r.To >= seg.low {
+			return false // counted as lost although the index has it
+		}
+	}
+	if seg.high < settled {
+		seg.confirmed = seg.all
+	} else if seg.low < settled {
+		v := s.viewOf(l, seg)
+		f, err := s.opts.fs.OpenFile(seg.path, os.O_RDONLY)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		if seg.confirmed, err = v.countTo(f, settled-1); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// recoverByScan walks the segment.
+func (s *Spool) recoverByScan(l *lane, seg *segment, last bool, limit uint64, r *recovery) error {
 	rules := scanRules{
 		identity: identity{s.epoch, l.id},
-		first:    seg.first, limit: math.MaxUint64, settled: r.settled, verify: last, lost: l.damaged,
-	}
-	if !last {
-		rules.limit = l.segments[i+1].first
+		first:    seg.first, limit: limit, settled: r.settled, verify: last, lost: l.damaged,
 	}
 	f, err := s.opts.fs.OpenFile(seg.path, os.O_RDWR)
 	if err != nil {
@@ -216,15 +270,9 @@ func (s *Spool) recoverSegment(l *lane, i int, seg *segment, r *recovery) error 
 	defer f.Close()
 	found := scanSegment(f, seg.size, rules)
 	seg.low, seg.high, seg.all, seg.confirmed = found.low, found.high, found.all, found.settled
+	seg.lowBefore, seg.after, seg.lastFloor, seg.lastLost = found.lowBefore, found.after, found.lastFloor, found.lastLost
 	seg.marks, seg.holes = found.marks, found.holes
-	if found.all.frames > 0 {
-		r.newest = found.newest
-		l.class = found.newest.Class
-	}
 	r.missing = append(r.missing, found.missing...)
-	if !last && seg.high+1 < rules.limit {
-		r.missing = append(r.missing, numberRange{seg.high + 1, rules.limit - 1})
-	}
 	tail := extent{found.end, seg.size}
 	if n := len(seg.holes); last && n > 0 && seg.holes[n-1] == tail {
 		seg.holes = seg.holes[:n-1]
@@ -236,6 +284,9 @@ func (s *Spool) recoverSegment(l *lane, i int, seg *segment, r *recovery) error 
 	for _, hole := range seg.holes {
 		s.quarantine(l, seg.path, f, hole)
 	}
+	if whole := len(seg.holes) == 0 && len(found.missing) == 0 && seg.all.frames > 0 && !found.beyond; whole && (!last || l.class != frame.Live) {
+		s.writeIndex(l, seg)
+	}
 	return nil
 }
 
@@ -246,8 +297,12 @@ func (s *Spool) recoverSegment(l *lane, i int, seg *segment, r *recovery) error 
 func (s *Spool) cutTail(l *lane, seg *segment, f file, tail extent, found *scan, r *recovery) {
 	torn := found.visible <= seg.high && (cutShort(f, tail) || allZero(f, tail))
 	if found.visible > seg.high {
-		r.missing = append(r.missing, numberRange{seg.high + 1, found.visible})
-		r.unnamed = found.visibleItems
+		cut := gap{numberRange: numberRange{seg.high + 1, found.visible}}
+		if seg.all.frames > 0 {
+			cut = gapOf(cut.From, cut.To, seg.after, found.visibleAfter)
+		}
+		r.missing = append(r.missing, cut)
+		r.unnamed, r.tailAfter = found.visibleItems, found.visibleAfter
 	}
 	if !torn {
 		s.quarantine(l, seg.path, f, tail)
@@ -301,28 +356,37 @@ func (r *recovery) tailNext(l *lane) uint64 {
 	return next
 }
 
-// lowestKnown is the number up to which nothing can be held any more, as far
-// as the segments tell: the one before the first.
-func (r *recovery) lowestKnown(l *lane) uint64 {
-	if r.ledger == nil && len(l.segments) > 0 {
-		return max(r.settled, l.segments[0].first) - 1
+// knownConfirmed is a number up to which the relay must have confirmed, as far as
+// the segments tell: frames that are there although the newest says that they may
+// no longer be sent. What is not there may have been evicted as well.
+func (r *recovery) knownConfirmed(l *lane) uint64 {
+	for _, seg := range l.segments {
+		if seg.all.frames > 0 {
+			if seg.low < r.settled {
+				return r.settled - 1
+			}
+			break
+		}
 	}
-	return r.settled - 1
+	return 0
 }
 
 // learnFromNewest takes from the newest frame what the ledger has lost or not
 // yet noted: how far the lane was settled and what it had lost by then.
 func (s *Spool) learnFromNewest(l *lane, r *recovery) {
-	for i, n := range r.newest.Lost {
+	for i, n := range r.lost {
 		if n > l.lost[i] {
 			l.lost[i] = n
 			r.exact = false
 		}
 	}
-	if r.newest.Floor <= r.settled {
+	if r.ledger == nil && len(l.segments) > 0 && l.segments[0].first > r.settled {
+		r.settled = l.segments[0].first
+	}
+	if r.floor <= r.settled {
 		return
 	}
-	r.settled, r.exact = r.newest.Floor, false
+	r.settled, r.exact = r.floor, false
 	for _, seg := range l.segments {
 		if seg.low >= r.settled || seg.all.frames == 0 {
 			continue
@@ -342,42 +406,39 @@ func (s *Spool) learnFromNewest(l *lane, r *recovery) {
 }
 
 // countMissing names the frames that should be there and are not. How many
-// items they held is known if the ledger is current: what came in, less what
-// left and what is there. If not, each frame counts as one item.
+// items they held the frames at both ends of a gap tell, or the ledger if it is
+// current: what came in, less what left and what is there. Where neither does, as
+// at the beginning of a lane whose ledger is gone, each frame counts as one item.
 func (s *Spool) countMissing(l *lane, r *recovery) {
-	if r.ledger != nil {
-		from := r.settled
-		if len(l.segments) > 0 && l.segments[0].first > from {
-			r.missing = append(r.missing, numberRange{from, l.segments[0].first - 1})
-		}
-		after := from
-		if last := l.lastSegment(); last != nil {
-			after = max(after, last.first, last.high+1)
-		}
-		if l.next > after {
-			r.missing = append(r.missing, numberRange{after, l.next - 1})
-		}
-	}
-	var frames uint64
-	var all, fresh []numberRange
+	s.addOuterGaps(l, r)
+	var frames, items uint64
+	var fresh []numberRange
+	var all []numberRange
 	for _, m := range r.missing {
-		if m.From = max(m.From, r.settled); m.From <= m.To {
-			all = addRange(all, m)
+		whole := m.From >= r.settled
+		if m.From = max(m.From, r.settled); m.From > m.To {
+			continue
 		}
-	}
-	for _, m := range all {
-		for _, new := range subtractRanges(m, l.damaged) {
-			fresh = append(fresh, new)
-			frames += new.To - new.From + 1
+		seen := all
+		all = addRange(all, m.numberRange)
+		for _, part := range subtractRanges(m.numberRange, seen) {
+			for _, new := range subtractRanges(part, l.damaged) {
+				fresh = append(fresh, new)
+				n := new.To - new.From + 1
+				frames += n
+				if whole && new == m.numberRange && m.items > n {
+					n = m.items
+				}
+				items += n
+			}
 		}
 	}
 	held := l.held().items
-	var lost uint64
 	if frames > 0 {
-		lost = max(frames, r.unnamed)
+		lost := max(items, r.unnamed)
 		if in, ok := s.itemsSince(l, r); r.exact && ok {
 			if gone := in - l.itemsConfirmed - held - sum(l.lost); gone > 0 && gone < 1<<63 {
-				lost = max(lost, gone)
+				lost = max(frames, gone)
 			}
 		}
 		for _, m := range fresh {
@@ -387,7 +448,48 @@ func (s *Spool) countMissing(l *lane, r *recovery) {
 		s.opts.Logger.Warn("frames are missing or damaged on disk: their items are lost and counted; what could be read of them is in quarantine: check the disk",
 			"lane", l.id, "frames", frames, "items", lost, "numbers", fmt.Sprint(fresh))
 	}
+	s.balance(l, r, held)
+}
+
+// addOuterGaps adds what is missing before the first and after the last segment.
+func (s *Spool) addOuterGaps(l *lane, r *recovery) {
+	if r.ledger == nil {
+		return
+	}
+	from := r.settled
+	if len(l.segments) > 0 && l.segments[0].first > from {
+		r.missing = append(r.missing, gap{numberRange: numberRange{from, l.segments[0].first - 1}})
+	}
+	after := from
+	if last := l.lastSegment(); last != nil {
+		after = max(after, last.first, last.high+1)
+	}
+	if l.next <= after {
+		return
+	}
+	tail := gap{numberRange: numberRange{after, l.next - 1}}
+	if r.last != nil && r.last.high+1 == after && r.ledger.Next == l.next {
+		tail = gapOf(after, l.next-1, r.last.after, r.ledger.Before)
+	}
+	r.missing = append(r.missing, tail)
+}
+
+// balance sets what came in from what is known best, so that it is what was
+// confirmed, held and lost. The count before the next frame never goes back.
+func (s *Spool) balance(l *lane, r *recovery, held uint64) {
+	if r.last != nil {
+		l.before = max(l.before, r.last.after, r.tailAfter)
+	}
+	if r.ledger != nil {
+		l.before = max(l.before, r.ledger.Before)
+	}
+	if !r.exact { // the ledger is missing or stale: what is neither held nor lost was confirmed
+		if in := l.before + l.lost[frame.TooLarge]; in > held+sum(l.lost) {
+			l.itemsConfirmed = max(l.itemsConfirmed, in-held-sum(l.lost))
+		}
+	}
 	l.itemsIn = l.itemsConfirmed + held + sum(l.lost)
+	l.before = max(l.before, l.itemsIn-l.lost[frame.TooLarge])
 }
 
 // itemsSince returns all items that ever came in: the ledger's count and what

@@ -35,8 +35,9 @@ func (s *Spool) repairLocked(l *lane, seg *segment) bool {
 	}
 	missing := found.missing
 	if found.high < high {
-		missing = append(missing, numberRange{found.high + 1, high})
+		missing = append(missing, gap{numberRange: numberRange{found.high + 1, high}})
 	}
+	s.dropIndex(seg)
 
 	s.mu.Lock()
 	if seg.removed {
@@ -46,7 +47,7 @@ func (s *Spool) repairLocked(l *lane, seg *segment) bool {
 	lost := held.minus(found.all.minus(found.settled))
 	for _, m := range missing {
 		if m.From = max(m.From, rules.settled); m.From <= m.To {
-			l.damaged = addRange(l.damaged, m)
+			l.damaged = addRange(l.damaged, m.numberRange)
 		}
 	}
 	l.lost[frame.Corrupt] += lost.items
@@ -98,8 +99,9 @@ func (s *segment) replace(found *scan, before counts, high uint64) {
 	}
 	if since.frames == 0 {
 		s.high = found.high
+		s.after, s.lastFloor, s.lastLost = found.after, found.lastFloor, found.lastLost
 	}
-	s.low = low
+	s.low, s.lowBefore = low, found.lowBefore
 	s.marks, s.holes = marks, found.holes
 	s.all = found.all.plus(since)
 	s.confirmed = found.settled

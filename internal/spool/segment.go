@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // openActive returns the lane's last segment, open for appending, with room for
@@ -22,14 +23,17 @@ func (s *Spool) openActive(l *lane, length int64) (*segment, error) {
 		s.repair(l, seg)
 		fits = false
 	}
+	if fits && l.active != nil && s.tooLongOpen(l) {
+		fits = false
+	}
 	if fits && l.active != nil {
 		return seg, nil
 	}
-	s.closeActive(l)
 	if fits {
+		s.closeActive(l)
 		f, err := s.opts.fs.OpenFile(seg.path, os.O_RDWR)
 		if err == nil {
-			l.active = f
+			l.active, l.began = f, s.opts.now()
 			return seg, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -38,6 +42,7 @@ func (s *Spool) openActive(l *lane, length int64) (*segment, error) {
 		s.sealSegment(seg)
 		s.repair(l, seg)
 	}
+	s.finishActive(l)
 	return s.beginSegment(l)
 }
 
@@ -74,6 +79,9 @@ func (s *Spool) beginSegment(l *lane) (*segment, error) {
 			err = fsys.SyncDir(s.opts.Dir)
 		}
 		if err == nil {
+			err = s.restoreDirectory()
+		}
+		if err == nil {
 			f, err = fsys.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR)
 		}
 	}
@@ -88,9 +96,10 @@ func (s *Spool) beginSegment(l *lane) (*segment, error) {
 		}
 	}
 	l.active, l.activeNew = f, true
+	l.began = s.opts.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seg.appended = s.opts.now()
+	seg.appended = l.began
 	if replace {
 		s.bytes -= last.size
 		last.removed = true
@@ -109,7 +118,47 @@ func (s *Spool) closeActive(l *lane) {
 		l.active.Close() // synced already, or given up
 		l.active = nil
 	}
-	l.activeNew = false
+	l.activeNew, l.unsynced = false, false
+}
+
+// finishActive closes the segment the lane appends to because nothing more comes
+// into it, and leaves an index of it for the next Open.
+func (s *Spool) finishActive(l *lane) {
+	if s.opts.Fsync == FsyncInterval {
+		s.syncLane(l)
+	}
+	s.closeActive(l)
+	s.mu.Lock()
+	seg := l.lastSegment()
+	whole := seg != nil && !seg.sealed && len(seg.holes) == 0 && seg.all.frames > 0
+	s.mu.Unlock()
+	if whole {
+		s.writeIndex(l, seg)
+	}
+}
+
+// restoreDirectory puts back what stands beside the lanes after someone deleted
+// the spool's directory while it was in use.
+func (s *Spool) restoreDirectory() error {
+	fsys := s.opts.fs
+	f, err := fsys.OpenFile(filepath.Join(s.opts.Dir, identityName), os.O_RDONLY)
+	if err == nil {
+		return f.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if lock, err := fsys.Lock(filepath.Join(s.opts.Dir, lockName)); err == nil {
+		s.lock.Close()
+		s.lock = lock
+	}
+	id := s.identity
+	if err := writeIdentity(fsys, s.opts.Dir, &id); err != nil {
+		return err
+	}
+	s.identity = id
+	s.opts.Logger.Warn("the spool's directory was deleted while it was in use: what it held is lost and counted; it is made again", "dir", s.opts.Dir)
+	return s.saveRegistry()
 }
 
 // undoWrite takes back a write that failed, on a full disk for instance. The

@@ -25,12 +25,22 @@ type Spool struct {
 	queue   queue
 	writing sync.WaitGroup
 
-	mu     sync.Mutex
-	lanes  map[frame.Lane]*lane
-	live   map[frame.Signal]*lane
-	bytes  int64 // of all segment files
-	closed bool
-	done   chan struct{} // closed by Close
+	// writeMu is held by whoever writes to segments or takes lanes away: the writer,
+	// Seal, Retire. It is taken before confirmMu and mu.
+	writeMu   sync.Mutex
+	identity  identityFile // as it stands on the disk
+	displaced string       // why numbers may be in use that the files know nothing of
+	limits    limits
+
+	mu      sync.Mutex
+	lanes   map[frame.Lane]*lane
+	live    map[frame.Signal]*lane
+	retired map[frame.Signal]totals
+	traffic map[frame.Signal]Traffic
+	bytes   int64         // of all segment files
+	room    chan struct{} // closed and replaced when space becomes free
+	closed  bool
+	done    chan struct{} // closed by Close
 
 	evictions     eviction
 	ledgerTrouble burst
@@ -56,11 +66,14 @@ func Open(o Options) (*Spool, error) {
 		o.Dir = dir
 	}
 	s := &Spool{
-		opts:  o,
-		lanes: make(map[frame.Lane]*lane),
-		live:  make(map[frame.Signal]*lane),
-		done:  make(chan struct{}),
-		queue: queue{ready: make(chan struct{}, 1)},
+		opts:    o,
+		lanes:   make(map[frame.Lane]*lane),
+		live:    make(map[frame.Signal]*lane),
+		retired: make(map[frame.Signal]totals),
+		traffic: make(map[frame.Signal]Traffic),
+		done:    make(chan struct{}),
+		room:    make(chan struct{}),
+		queue:   queue{ready: make(chan struct{}, 1)},
 	}
 	if err := s.open(); err != nil {
 		return nil, explainOpen(o.Dir, err)
@@ -75,6 +88,12 @@ func (s *Spool) open() (err error) {
 		return err
 	}
 	fsys.SyncDir(filepath.Dir(s.opts.Dir)) // often not ours to sync, and then not new either
+	_, total, err := fsys.Space(s.opts.Dir)
+	if err != nil {
+		total = 0 // a file system that does not tell
+	}
+	s.opts.suit(total)
+	s.limits.begin(s.opts.now())
 	s.lock, err = fsys.Lock(filepath.Join(s.opts.Dir, lockName))
 	if err != nil {
 		return err
@@ -150,6 +169,32 @@ func (s *Spool) Wait(ctx context.Context, id frame.Lane, from uint64) error {
 	}
 }
 
+// Holds says whether the lane has a durable, unconfirmed frame numbered from or
+// higher.
+func (s *Spool) Holds(id frame.Lane, from uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lanes[id]
+	return l != nil && l.segmentFrom(max(from, l.confirmed+1)) != nil
+}
+
+// Live returns the live lane of a signal.
+func (s *Spool) Live(signal frame.Signal) frame.Lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[signal].id
+}
+
+// Next is the number of a lane's next frame; 0 if there is no such lane.
+func (s *Spool) Next(id frame.Lane) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lanes[id]; l != nil {
+		return l.next
+	}
+	return 0
+}
+
 // noLane says why there is no lane id. The caller holds mu.
 func (s *Spool) noLane(id frame.Lane) error {
 	if s.closed {
@@ -171,6 +216,11 @@ func (s *Spool) Close() error {
 		return nil
 	}
 	s.writing.Wait()
+	s.writeMu.Lock() // let a Seal or Retire finish
+	defer s.writeMu.Unlock()
+	if s.opts.Fsync == FsyncInterval {
+		s.syncLanes()
+	}
 	s.mu.Lock()
 	s.closed = true
 	close(s.done)

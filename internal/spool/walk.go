@@ -144,14 +144,14 @@ func verifyFrame(r io.ReaderAt, offset int64, n int, buffer []byte) error {
 
 // scan is what reading a whole segment file finds.
 type scan struct {
-	segment // low, high, all, marks and holes are filled in
-	missing []numberRange
+	segment       // low, high, all, marks and holes are filled in
+	missing []gap // between its frames, and before the first
 	end     int64 // where the last intact frame ends
 	beyond  bool  // stopped at a frame that belongs to the next segment
 	// The highest number in an intact header of a whole but damaged frame,
 	// and the items of the frames like it since the last intact one.
 	visible, visibleItems uint64
-	newest                frame.Header
+	visibleAfter          uint64 // items of all frames up to visible, as its header says
 	settled               counts // of the frames below the settled number
 }
 
@@ -184,6 +184,7 @@ func scanSegment(r io.ReaderAt, size int64, rules scanRules) *scan {
 			if h.Number > result.visible && h.Number < rules.limit {
 				result.visible = h.Number
 				result.visibleItems += uint64(h.Items)
+				result.visibleAfter = h.Before + uint64(h.Items)
 			}
 			return h, n, false
 		}
@@ -205,13 +206,16 @@ func scanSegment(r io.ReaderAt, size int64, rules scanRules) *scan {
 			break
 		}
 		if h.Number > expected {
-			result.missing = append(result.missing, numberRange{expected, h.Number - 1})
+			missing := gap{numberRange: numberRange{expected, h.Number - 1}}
+			if result.all.frames > 0 {
+				missing = gapOf(expected, h.Number-1, result.after, h.Before)
+			}
+			result.missing = append(result.missing, missing)
 		}
 		if h.Number < rules.settled {
 			result.settled = result.settled.plus(counts{1, uint64(h.Items), int64(n)})
 		}
 		result.note(&h, offset, n)
-		result.newest = h
 		expected = h.Number + 1
 		result.visibleItems = 0
 		offset += int64(n)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,7 +31,8 @@ type request struct {
 // Append makes a frame of h and payload durable and returns its number. The
 // spool fills in epoch, lane, class, number, floor and losses; the caller the
 // rest. On an error nothing was acknowledged and nothing of it will be read;
-// sending it again is right. When ctx ends first the frame is withdrawn unless
+// sending it again is right. With Block and no room it waits for some, a few
+// seconds at most, then gives ErrFull. When ctx ends first the frame is withdrawn unless
 // it is being written at that moment.
 func (s *Spool) Append(ctx context.Context, h frame.Header, payload []byte) (number uint64, err error) {
 	if !h.Signal.Valid() {
@@ -41,6 +43,15 @@ func (s *Spool) Append(ctx context.Context, h frame.Header, payload []byte) (num
 		return 0, fmt.Errorf("append frame of %d bytes, %d uncompressed: %w (frames: %d and %d, spool: %d)",
 			length, h.Uncompressed, ErrTooLarge, frame.MaxPayload, frame.MaxUncompressed, s.opts.MaxBytes)
 	}
+	for {
+		number, err = s.append(ctx, h, payload, length)
+		if !errors.Is(err, ErrFull) || !s.waitForRoom(ctx, h.Signal) {
+			return number, err
+		}
+	}
+}
+
+func (s *Spool) append(ctx context.Context, h frame.Header, payload []byte, length int64) (number uint64, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return 0, err
 	}
@@ -128,15 +139,33 @@ func (q *queue) size() (bytes int64, closed bool) {
 // write is the writer: the one goroutine that writes frames.
 func (s *Spool) write() {
 	limit := min(maxBatchBytes, s.opts.MaxBytes/4)
+	every := maintainEvery
+	if s.opts.Fsync == FsyncInterval {
+		every = min(every, s.opts.FsyncInterval)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
 	for {
 		s.gather(limit)
 		batch, closed := s.queue.take(limit)
 		if len(batch) > 0 {
+			s.writeMu.Lock()
 			s.commit(batch)
-		} else if closed {
+			s.writeMu.Unlock()
+			select {
+			case <-ticker.C:
+				s.maintain()
+			default:
+			}
+			continue
+		}
+		if closed {
 			return
-		} else {
-			<-s.queue.ready
+		}
+		select {
+		case <-s.queue.ready:
+		case <-ticker.C:
+			s.maintain()
 		}
 	}
 }
@@ -166,14 +195,14 @@ func (s *Spool) gather(limit int64) {
 // commit writes a batch, lanes beside each other so that their fsyncs overlap,
 // and answers every request in it.
 func (s *Spool) commit(batch []*request) {
-	var need int64
 	perLane := make(map[*lane][]*request, len(s.live))
-	for _, r := range batch {
-		need += r.length
-		l := s.live[r.header.Signal]
+	s.mu.Lock()
+	live := maps.Clone(s.live)
+	s.mu.Unlock()
+	for _, r := range s.admit(batch) {
+		l := live[r.header.Signal]
 		perLane[l] = append(perLane[l], r)
 	}
-	s.makeRoom(need)
 	failed := make(chan failure, len(perLane))
 	if len(perLane) == 1 {
 		for l, requests := range perLane {
@@ -255,7 +284,7 @@ func (s *Spool) commitSome(l *lane, requests []*request) (n int, err error) {
 		return 0, err
 	}
 	s.mu.Lock()
-	template := frame.Header{Epoch: s.epoch, Lane: l.id.Seq, Class: l.class, Floor: l.floor(), Lost: l.lost, Before: l.itemsIn - l.lost[frame.TooLarge]}
+	template := frame.Header{Epoch: s.epoch, Lane: l.id.Seq, Class: l.class, Floor: l.floor(), Lost: l.lost, Before: l.before}
 	next, size := l.next, seg.size
 	s.mu.Unlock()
 
@@ -282,7 +311,9 @@ func (s *Spool) commitSome(l *lane, requests []*request) (n int, err error) {
 		s.undoWrite(l, seg, size)
 		return 0, fmt.Errorf("write %s: %w", seg.path, err)
 	}
-	if err := s.syncActive(l); err != nil {
+	if s.opts.Fsync != FsyncAlways {
+		l.unsynced = true
+	} else if err := s.syncActive(l); err != nil {
 		s.abandon(l, seg, size)
 		return 0, fmt.Errorf("fsync %s: %w", seg.path, err)
 	}
@@ -331,6 +362,7 @@ func (s *Spool) publish(l *lane, seg *segment, requests []*request) {
 		seg.size += r.length
 		s.bytes += r.length
 		l.itemsIn += uint64(r.header.Items)
+		l.before += uint64(r.header.Items)
 		r.number = r.header.Number
 	}
 	l.next = seg.high + 1

@@ -157,6 +157,7 @@ type header struct {
 	Class        string            `json:"class"`
 	Number       uint64            `json:"number"`
 	Floor        uint64            `json:"floor"`
+	Before       uint64            `json:"before"` // items of all frames with lower numbers
 	Epoch        string            `json:"epoch"`
 	Codec        string            `json:"codec"`
 	Items        uint32            `json:"items"`
@@ -174,7 +175,7 @@ type header struct {
 func headerOf(f *spool.FoundFrame) header {
 	h := &f.Header
 	out := header{
-		Lane: h.LaneID().String(), Class: h.Class.String(), Number: h.Number, Floor: h.Floor,
+		Lane: h.LaneID().String(), Class: h.Class.String(), Number: h.Number, Floor: h.Floor, Before: h.Before,
 		Epoch: h.Epoch.String(), Codec: h.Codec.String(), Items: h.Items,
 		First: nanoseconds(h.First), Last: nanoseconds(h.Last),
 		PayloadBytes: h.PayloadLen, Uncompressed: h.Uncompressed,

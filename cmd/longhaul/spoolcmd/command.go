@@ -1,6 +1,6 @@
 // Package spoolcmd is the command `longhaul spool`: it looks into the spool
-// directory of a collector that runs, or of one that no longer does. It opens
-// files for reading only and takes no lock, so it can neither change a spool
+// directory of a collector that runs, or of one that no longer does. All but adopt
+// open files for reading only and take no lock, so they can neither change a spool
 // nor get in the way of its collector. Its memory does not depend on the size
 // of the spool: it holds one frame at a time.
 package spoolcmd
@@ -18,11 +18,12 @@ func NewCommand() *cobra.Command {
 		Short: "Look into a spool directory, with the collector running or not",
 		Long: `Look into a spool directory: what it holds, what is in it, whether it is whole.
 
-Nothing in the directory is changed or locked; the collector may be running.`,
+ls, cat and verify change and lock nothing in the directory; the collector may be
+running. adopt is for a node that was renamed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newListCommand(), newCatCommand(), newVerifyCommand())
+	cmd.AddCommand(newListCommand(), newCatCommand(), newVerifyCommand(), newAdoptCommand())
 	return cmd
 }
 

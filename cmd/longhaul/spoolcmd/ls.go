@@ -25,7 +25,8 @@ func newListCommand() *cobra.Command {
 shipped and confirmed, and what it has lost.
 
 It reads the headers of all frames, not their contents; verify reads all.
-Frames, items and bytes are those not yet confirmed. SHIPPED is what the hub has
+The newest lane of a signal is live; the others were sealed by an outage and are
+backlog. Frames, items and bytes are those not yet confirmed. SHIPPED is what the hub has
 acknowledged; a running collector notes it every two seconds. With --json, one
 object.`,
 		Args: directory,
@@ -50,6 +51,8 @@ object.`,
 type listing struct {
 	Directory  string        `json:"directory"`
 	Epoch      string        `json:"epoch"` // empty if unknown
+	Owner      string        `json:"owner"` // cluster/node; empty if nobody's
+	Copied     bool          `json:"copied"`
 	Layout     int           `json:"layout"`
 	InUse      bool          `json:"in_use"`
 	PID        int           `json:"pid,omitempty"`
@@ -77,6 +80,7 @@ type laneListing struct {
 	counts                           // held, that is, not confirmed
 	First        *time.Time          `json:"first"`
 	Last         *time.Time          `json:"last"`
+	State        string              `json:"state"` // see stateOf
 	Custody      custody             `json:"custody"`
 	Lost         map[string]uint64   `json:"lost"`
 	Damaged      []spool.NumberRange `json:"damaged"`
@@ -108,6 +112,7 @@ func list(cmd *cobra.Command, dir string) (*listing, error) {
 	}
 	l := &listing{
 		Directory: in.Dir, Layout: in.Layout, InUse: in.InUse, Strangers: in.Strangers,
+		Owner: in.Owner, Copied: in.Copied,
 		Bytes: in.Bytes(), Quarantine: quarantine{in.QuarantineFiles, in.QuarantineBytes},
 	}
 	if in.Epoch != 0 {
@@ -180,12 +185,29 @@ func (l *listing) examine(cmd *cobra.Command, in *spool.Inspection, id frame.Lan
 	if known {
 		lane.Shipped = &upTo
 	}
+	lane.State = stateOf(&lane)
 	for cause, n := range report.Lost {
 		if n > 0 {
 			lane.Lost[frame.Cause(cause).String()] = n
 		}
 	}
 	return lane, nil
+}
+
+// stateOf says in a word what a lane waits for.
+func stateOf(lane *laneListing) string {
+	switch {
+	case lane.Custody.NotShipped.Frames > 0:
+		return "to ship"
+	case lane.Custody.Shipped.Frames > 0:
+		return "to be confirmed"
+	case lane.Class == frame.Live.String() || lane.Next == 1:
+		return "empty"
+	case lane.Confirmed+1 < lane.Next:
+		return "lost, relay to hear"
+	default:
+		return "done, to be deleted"
+	}
 }
 
 func timeOrNil(t time.Time) *time.Time {
@@ -211,6 +233,12 @@ func (l *listing) print(w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(&b, "epoch %s, layout %d, %s\n", epoch, l.Layout, use)
+	if l.Owner != "" {
+		fmt.Fprintf(&b, "owner %s\n", l.Owner)
+	}
+	if l.Copied {
+		fmt.Fprintln(&b, "a copy: at the next start its lanes are sealed and new ones begin")
+	}
 	fmt.Fprintf(&b, "segments %s, quarantine %s in %s\n\n", size(l.Bytes), size(l.Quarantine.Bytes), plural(l.Quarantine.Files, "file"))
 
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -225,9 +253,9 @@ func (l *listing) print(w io.Writer) error {
 	}
 	table.Flush()
 	fmt.Fprintln(&b)
-	fmt.Fprintln(table, "LANE\tNOT SHIPPED\tSHIPPED, NOT CONFIRMED\tCONFIRMED, NOT DELETED")
+	fmt.Fprintln(table, "LANE\tSTATE\tNOT SHIPPED\tSHIPPED, NOT CONFIRMED\tCONFIRMED, NOT DELETED")
 	for _, lane := range l.Lanes {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", lane.Lane, lane.Custody.NotShipped, lane.Custody.Shipped, lane.Custody.Settled)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", lane.Lane, lane.State, lane.Custody.NotShipped, lane.Custody.Shipped, lane.Custody.Settled)
 	}
 	table.Flush()
 	l.printLosses(&b)

@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fill": fill, "lie": lie, "flip": flip, "cut": cut, "hold": hold, "snapshot": snapshot,
+			"fill": fill, "lie": lie, "flip": flip, "cut": cut, "hold": hold, "snapshot": snapshot, "seal": seal, "own": own,
 		},
 	})
 }
@@ -101,6 +101,31 @@ func fill(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(s.SaveState("shipped.json", fmt.Appendf(nil, `{"epoch":%q,"lanes":{"logs/1":{"shipped":%s}}}`, s.Epoch(), args[3])))
 	}
 	ts.Check(s.Close())
+}
+
+// seal DIR FRAMES ends the live lane of logs and puts frames into the next.
+func seal(ts *testscript.TestScript, _ bool, args []string) {
+	s, err := open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	_, err = s.Seal(frame.Logs)
+	ts.Check(err)
+	ts.Check(appendLogs(s, 1, number(ts, args[1])))
+	ts.Check(s.Close())
+}
+
+// own DIR OWNER opens a spool as a collector of that name does.
+func own(ts *testscript.TestScript, fails bool, args []string) {
+	s, err := spool.Open(spool.Options{Dir: ts.MkAbs(args[0]), Owner: args[1], Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		if !fails {
+			ts.Fatalf("%v", err)
+		}
+		return
+	}
+	ts.Check(s.Close())
+	if fails {
+		ts.Fatalf("opened as %s", args[1])
+	}
 }
 
 // lie DIR appends intact frames whose payload is not what the header says: one

@@ -1,0 +1,292 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/longhaul/longhaul/internal/frame"
+)
+
+func seal(t testing.TB, s *Spool, signal frame.Signal) frame.Lane {
+	t.Helper()
+	id, err := s.Seal(signal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func hasLane(s *Spool, id frame.Lane) bool {
+	for _, l := range s.Lanes() {
+		if l == id {
+			return true
+		}
+	}
+	return false
+}
+
+func dirExists(dir string, id frame.Lane) bool {
+	_, err := os.Stat(filepath.Join(dir, laneDirName(id)))
+	return err == nil
+}
+
+func TestASealedLaneKeepsItsFramesAndTheNextBeginsAtOne(t *testing.T) {
+	o := Options{Dir: t.TempDir(), SegmentBytes: 4 << 10}
+	s := open(t, o)
+	if id := seal(t, s, frame.Logs); id != logs {
+		t.Fatalf("an empty lane was sealed: %s", id)
+	}
+	for i := 1; i <= 20; i++ {
+		add(t, s, frame.Logs, i, 500)
+	}
+	second := frame.Lane{Signal: frame.Logs, Seq: 2}
+	if id := seal(t, s, frame.Logs); id != second {
+		t.Fatalf("the new lane is %s", id)
+	}
+	if n := add(t, s, frame.Logs, 100, 500); n != 1 {
+		t.Fatalf("the new lane begins at %d", n)
+	}
+	check := func() {
+		t.Helper()
+		if got := readAll(t, s, logs, 0, 3000); len(got) != 20 || got[19].Header.Before != 190 {
+			t.Fatalf("sealed: %v", numbers(got))
+		}
+		if got := readAll(t, s, second, 0, 3000); len(got) != 1 || got[0].Header.Items != 100 || got[0].Header.Before != 0 {
+			t.Fatalf("live: %v", numbers(got))
+		}
+		if a, b := laneStats(t, s, logs), laneStats(t, s, second); a.Class != frame.Backlog || b.Class != frame.Live || a.Before != 210 || b.Before != 100 {
+			t.Fatalf("%+v\n%+v", a, b)
+		}
+		checkIdentity(t, s)
+	}
+	check()
+	closeSpool(t, s)
+	s = open(t, o)
+	check()
+
+	if s.Retire(logs) {
+		t.Fatal("a lane that is not confirmed was retired")
+	}
+	s.Confirm(logs, 20)
+	s.Confirm(second, 1)
+	if s.Retire(second) {
+		t.Fatal("the live lane was retired")
+	}
+	if !s.Retire(logs) || hasLane(s, logs) || dirExists(o.Dir, logs) {
+		t.Fatal("a confirmed lane stays")
+	}
+	if err := s.Wait(context.Background(), logs, 1); !errors.Is(err, ErrUnknownLane) {
+		t.Fatal(err)
+	}
+	closeSpool(t, s)
+	s = open(t, o)
+	if hasLane(s, logs) || laneStats(t, s, second).Next != 2 || lostItems(s) != 0 {
+		t.Fatalf("after a restart: %+v", s.Stats())
+	}
+	s.mu.Lock()
+	total := s.retired[frame.Logs]
+	s.mu.Unlock()
+	if total.ItemsIn != 210 || total.ItemsConfirmed != 210 {
+		t.Fatalf("retired: %+v", total)
+	}
+}
+
+// The relay has to hear of the loss: until it says so the lane stays.
+func TestALaneThatWasOnlyEvictedIsNotRetired(t *testing.T) {
+	o := Options{Dir: t.TempDir(), MaxBytes: 64 << 10, SegmentBytes: 8 << 10}
+	s := open(t, o)
+	for range 10 {
+		add(t, s, frame.Logs, 3, 1000)
+	}
+	second := seal(t, s, frame.Logs)
+	for range 100 {
+		add(t, s, frame.Logs, 1, 1000)
+	}
+	for range 2 {
+		st := laneStats(t, s, logs)
+		if st.Frames != 0 || st.Floor != 11 || st.Next != 11 || st.Lost[frame.EvictedSpace] != 30 || st.Confirmed != 0 || st.Before != 30 {
+			t.Fatalf("%+v", st)
+		}
+		if s.Retire(logs) {
+			t.Fatal("retired although nobody was told")
+		}
+		checkIdentity(t, s)
+		closeSpool(t, s)
+		s = open(t, o)
+	}
+	s.Confirm(logs, 10)
+	if !s.Retire(logs) {
+		t.Fatalf("stays: %+v", laneStats(t, s, logs))
+	}
+	if lost := s.Stats().Retired[frame.Logs].Lost[frame.EvictedSpace]; lost != 30 {
+		t.Fatalf("%d lost items are remembered, not 30", lost)
+	}
+	if st := laneStats(t, s, second); st.Lost[frame.EvictedSpace]+uint64(st.Items) != 100 {
+		t.Fatalf("%+v", st)
+	}
+}
+
+func TestSealedLanesAreBounded(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir()})
+	for range MaxSealedLanes {
+		add(t, s, frame.Logs, 1, 10)
+		seal(t, s, frame.Logs)
+	}
+	add(t, s, frame.Logs, 1, 10)
+	if id, err := s.Seal(frame.Logs); !errors.Is(err, ErrManyLanes) || id.Seq != MaxSealedLanes+1 {
+		t.Fatal(id, err)
+	}
+	add(t, s, frame.Logs, 1, 10)
+	seal(t, s, frame.Traces) // empty, and another signal's
+}
+
+func TestADeletedSealedLaneIsNamed(t *testing.T) {
+	o := Options{Dir: t.TempDir()}
+	s := open(t, o)
+	for range 5 {
+		add(t, s, frame.Logs, 7, 10)
+	}
+	s.Confirm(logs, 2)
+	second := seal(t, s, frame.Logs)
+	add(t, s, frame.Logs, 1, 10)
+	closeSpool(t, s)
+	if err := os.RemoveAll(filepath.Join(o.Dir, "logs-1")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s = open(t, o)
+		if st := laneStats(t, s, logs); st.Lost[frame.Corrupt] != 21 || st.Next != 6 || st.Floor != 6 || st.Before != 35 || st.Class != frame.Backlog {
+			t.Fatalf("%+v", st)
+		}
+		if st := laneStats(t, s, second); st.Class != frame.Live || st.Items != 1 {
+			t.Fatalf("%+v", st)
+		}
+		checkIdentity(t, s)
+		closeSpool(t, s)
+	}
+}
+
+// A crash may end a seal or a retirement anywhere; a lane's directory without a
+// ledger is then no deleted lane.
+func TestABeginningThatWasNotFinishedIsNoLoss(t *testing.T) {
+	o := Options{Dir: t.TempDir()}
+	s := open(t, o)
+	add(t, s, frame.Logs, 1, 10)
+	closeSpool(t, s)
+	if err := os.Mkdir(filepath.Join(o.Dir, "logs-2"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, o)
+	if got := s.Lanes(); len(got) != 4 || got[1] != (frame.Lane{Signal: frame.Logs, Seq: 2}) {
+		t.Fatalf("lanes %v", got)
+	}
+	if laneStats(t, s, logs).Class != frame.Backlog || lostItems(s) != 0 {
+		t.Fatalf("%+v", s.Stats())
+	}
+}
+
+func TestAnothersSpoolIsRefusedAndCanBeAdopted(t *testing.T) {
+	o := Options{Dir: t.TempDir(), Owner: "store-1/a"}
+	s := open(t, Options{Dir: o.Dir}) // an older longhaul's, nobody's
+	add(t, s, frame.Logs, 1, 10)
+	closeSpool(t, s)
+	for range 2 {
+		closeSpool(t, open(t, o))
+	}
+	other := o
+	other.Owner = "store-2/b"
+	_, err := Open(other)
+	if !errors.Is(err, ErrNotOwner) {
+		t.Fatalf("opened: %v", err)
+	}
+	for _, want := range []string{o.Dir, "store-1/a", "store-2/b", "longhaul spool adopt --as store-2/b " + o.Dir} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
+	held := open(t, o)
+	if _, err := Adopt(o.Dir, other.Owner); !errors.Is(err, ErrInUse) {
+		t.Fatalf("adopted a spool in use: %v", err)
+	}
+	closeSpool(t, held)
+	if former, err := Adopt(o.Dir, other.Owner); err != nil || former != o.Owner {
+		t.Fatal(former, err)
+	}
+	s = open(t, other)
+	if got := readAll(t, s, logs, 0, 0); len(got) != 1 || laneStats(t, s, logs).Class != frame.Live {
+		t.Fatalf("%+v", s.Stats())
+	}
+	closeSpool(t, s)
+	if _, err := Open(o); !errors.Is(err, ErrNotOwner) {
+		t.Fatalf("the former owner opens it: %v", err)
+	}
+}
+
+// Copied, or restored from a backup: the original may have used any number since.
+func TestACopyUsesNoNumberOfTheOriginalAgain(t *testing.T) {
+	o := Options{Dir: t.TempDir(), Owner: "store-1/a"}
+	s := open(t, o)
+	add(t, s, frame.Logs, 5, 10)
+	closeSpool(t, s)
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(o.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, o)
+	used := map[frame.Lane]bool{}
+	for range 3 { // the original goes on
+		add(t, s, frame.Logs, 5, 10)
+		add(t, s, frame.Traces, 5, 10)
+		seal(t, s, frame.Logs)
+	}
+	for _, id := range s.Lanes() {
+		used[id] = true
+	}
+	closeSpool(t, s)
+
+	o.Dir = backup
+	s = open(t, o)
+	if got := readAll(t, s, logs, 0, 0); len(got) != 1 || laneStats(t, s, logs).Class != frame.Backlog || lostItems(s) != 0 {
+		t.Fatalf("%+v", s.Stats())
+	}
+	live := map[frame.Lane]bool{}
+	for _, st := range s.Stats().Lanes {
+		if st.Class == frame.Live {
+			if live[st.Lane] = true; used[st.Lane] {
+				t.Errorf("%s may have been used", st.Lane)
+			}
+		}
+	}
+	if len(live) != 3 {
+		t.Fatalf("live lanes %v", live)
+	}
+	closeSpool(t, s)
+	s = open(t, o) // now it is where it was left
+	for id := range live {
+		if laneStats(t, s, id).Class != frame.Live {
+			t.Errorf("%s was sealed again", id)
+		}
+	}
+}
+
+func TestANumberTheSpoolDoesNotKnowOfBeginsNewLanes(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir()})
+	add(t, s, frame.Logs, 1, 10)
+	if live, err := s.Diverged(logs, 1); err != nil || live != nil {
+		t.Fatal(live, err)
+	}
+	live, err := s.Diverged(logs, 2)
+	if err != nil || len(live) != 3 {
+		t.Fatal(live, err)
+	}
+	if st := laneStats(t, s, logs); st.Class != frame.Backlog || st.Items != 1 {
+		t.Fatalf("%+v", st)
+	}
+	if n := add(t, s, frame.Logs, 1, 10); n != 1 {
+		t.Fatalf("number %d of the new lane", n)
+	}
+}
