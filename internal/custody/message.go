@@ -33,9 +33,9 @@ var ErrMessage = errors.New("not a custody message")
 
 // Hello is what an edge says on connecting and every HelloInterval after.
 type Hello struct {
-	Version int         `json:"v"`
-	Epoch   string      `json:"epoch"`
-	Release string      `json:"release,omitempty"`
+	Version int    `json:"v"`
+	Epoch   string `json:"epoch"`
+	Release string `json:"release,omitempty"`
 	// Instance is random, made at every start of the edge's process: two of them
 	// at a time with one origin and epoch are two nodes with copies of one spool.
 	Instance string `json:"instance,omitempty"`
