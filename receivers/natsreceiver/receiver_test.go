@@ -57,6 +57,8 @@ type backend struct {
 	bodies  []string
 	records []string // "time body {attributes}"
 	refuse  func(bodies []string) error
+
+	refuseRecords func(records []string) error
 }
 
 func (b *backend) consume(_ context.Context, ld plog.Logs) error {
@@ -79,6 +81,11 @@ func (b *backend) consume(_ context.Context, ld plog.Logs) error {
 	}
 	if b.refuse != nil {
 		if err := b.refuse(bodies); err != nil {
+			return err
+		}
+	}
+	if b.refuseRecords != nil && len(records) > 0 {
+		if err := b.refuseRecords(records); err != nil {
 			return err
 		}
 	}
