@@ -65,6 +65,14 @@ func (f *fleet) listen(origin hub.Origin) func() []custody.Confirmation {
 	}
 }
 
+// last returns what was heard last.
+func last(heard []custody.Confirmation) (c custody.Confirmation) {
+	if len(heard) > 0 {
+		c = heard[len(heard)-1]
+	}
+	return c
+}
+
 // confirmedLane returns the highest number confirmed of a lane.
 func confirmedLane(heard []custody.Confirmation, lane string) (number uint64) {
 	for _, c := range heard {
@@ -155,6 +163,7 @@ func TestAFrameAfterItsGapIsDeliveredAndCorrectsIt(t *testing.T) {
 }
 
 func TestAGapIsToldByTheNextRelayWithTheSameTimeAndLine(t *testing.T) {
+	t.Parallel()
 	h, b := startHub(t), &backend{}
 	var seen sync.Map // records that were refused
 	first := &recording{backend: b, seen: &seen}
@@ -210,6 +219,7 @@ func (r *recording) keys() func(func(string) bool) {
 
 // An edge whose lane lost its end has nothing to send that would tell; its hello does.
 func TestTheLostEndOfALaneIsNamedFromAHelloAndTheLaneRetires(t *testing.T) {
+	t.Parallel()
 	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
 	set := receivertest.NewNopSettings(Type)
 	set.TelemetrySettings = tel.NewTelemetrySettings()
@@ -247,6 +257,7 @@ func TestTheLostEndOfALaneIsNamedFromAHelloAndTheLaneRetires(t *testing.T) {
 
 // A hello that overtakes frames must not make losses of them.
 func TestWhatIsOnTheHubIsNotNamedAsLost(t *testing.T) {
+	t.Parallel()
 	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
 	set := receivertest.NewNopSettings(Type)
 	set.TelemetrySettings = tel.NewTelemetrySettings()
@@ -273,6 +284,7 @@ func TestWhatIsOnTheHubIsNotNamedAsLost(t *testing.T) {
 }
 
 func TestAHoleInTheBacklogDoesNotHoldUpTheLiveLane(t *testing.T) {
+	t.Parallel()
 	h, b := startHub(t), &backend{}
 	startReceiver(t, h.ClientURL(), b)
 	f := newFleet(t, h.ClientURL())
@@ -289,6 +301,7 @@ func TestAHoleInTheBacklogDoesNotHoldUpTheLiveLane(t *testing.T) {
 }
 
 func TestCopiedSpoolsAreToldAndConfirmedNothing(t *testing.T) {
+	t.Parallel()
 	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
 	set := receivertest.NewNopSettings(Type)
 	set.TelemetrySettings = tel.NewTelemetrySettings()
@@ -307,7 +320,7 @@ func TestCopiedSpoolsAreToldAndConfirmedNothing(t *testing.T) {
 	}
 	f.hello(store1, "one", lane)
 	f.publish(store1, encode(t, 1, 1))
-	eventually(t, "the conflict is told", func() bool { return heard()[len(heard())-1].Conflict != "" })
+	eventually(t, "the conflict is told", func() bool { return last(heard()).Conflict != "" })
 	if text := heard()[4].Conflict; !strings.Contains(text, "instances one, two") || len(heard()[4].Lanes) > 0 {
 		t.Fatalf("answer %+v", heard()[4])
 	}
@@ -326,6 +339,7 @@ func TestCopiedSpoolsAreToldAndConfirmedNothing(t *testing.T) {
 }
 
 func TestAWipedHubIsFilledAgainAndTheRelayGoesOn(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	options := server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true}
 	start := func() *server.Server {
@@ -351,7 +365,7 @@ func TestAWipedHubIsFilledAgainAndTheRelayGoesOn(t *testing.T) {
 	eventually(t, "both lanes are confirmed", func() bool {
 		return confirmedLane(heard(), "logs/1") == 1 && confirmedLane(heard(), "logs/2") == 1
 	})
-	was := heard()[len(heard())-1].Lanes[0].Stream
+	was := last(heard()).Lanes[0].Stream
 
 	h.Shutdown()
 	h.WaitForShutdown()
@@ -363,11 +377,10 @@ func TestAWipedHubIsFilledAgainAndTheRelayGoesOn(t *testing.T) {
 	eventually(t, "the new hub knows the watermarks", func() bool { return f.nc.IsConnected() && f.stored(store1) != "" })
 	stream := func() string {
 		f.hello(store1, "x", custody.HelloLane{Lane: "logs/1", Floor: 2, Next: 2, Before: 1, Shipped: 1}, custody.HelloLane{Lane: "logs/2", Floor: 1, Next: 3, Before: 2, Shipped: 2})
-		last := heard()[len(heard())-1]
-		if len(last.Lanes) == 0 {
-			return ""
+		if c := last(heard()); len(c.Lanes) > 0 {
+			return c.Lanes[0].Stream
 		}
-		return last.Lanes[0].Stream
+		return ""
 	}
 	eventually(t, "the edge hears of the new store", func() bool { now := stream(); return now != "" && now != was })
 	eventually(t, "the new stream takes frames", func() bool {
@@ -379,4 +392,79 @@ func TestAWipedHubIsFilledAgainAndTheRelayGoesOn(t *testing.T) {
 	if got := b.got(); !slices.Equal(got, want) || len(b.gaps()) > 0 {
 		t.Fatalf("delivered %q, told %q; want %q", got, b.gaps(), want)
 	}
+}
+
+// A thousand origins at one frame a second: however many frames and lanes, one
+// message an origin every ConfirmInterval, and one write of its watermarks a storePace.
+func TestAThousandOriginsAreConfirmedEconomically(t *testing.T) {
+	const origins, frames = 1000, 5
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	var mu sync.Mutex
+	messages, confirmed := make(map[string]int), make(map[string]uint64)
+	sub, err := f.nc.Subscribe(hub.CustodySubject(hub.Origin{Cluster: "*", Node: "*"}), func(msg *nats.Msg) {
+		c, _, err := custody.ParseConfirmation(msg.Data)
+		if err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		messages[msg.Subject]++
+		confirmed[msg.Subject] = max(confirmed[msg.Subject], confirmedLane([]custody.Confirmation{c}, "logs/1"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := f.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+
+	began := time.Now()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for n := uint64(1); n <= frames; n++ {
+		for lane := uint32(1); lane <= 2; lane++ {
+			data := encodeLane(t, lane, n, 1)
+			for i := range origins {
+				subject := hub.FrameSubject(frame.Logs, hub.Origin{Cluster: fmt.Sprintf("store-%04d", i), Node: "a"})
+				if _, err := f.js.PublishAsync(subject, data); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		<-second.C
+	}
+	eventually(t, "all is confirmed", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		n := 0
+		for _, number := range confirmed {
+			if number == frames {
+				n++
+			}
+		}
+		return n == origins
+	})
+	took := time.Since(began)
+
+	mu.Lock()
+	defer mu.Unlock()
+	total, most := 0, 0
+	for _, n := range messages {
+		total, most = total+n, max(most, n)
+	}
+	if bound := int(took/defaultConfig().ConfirmInterval) + 1; most > bound {
+		t.Errorf("%d messages to one origin in %s; at most %d were due", most, took, bound)
+	}
+	bucket, err := f.js.Stream(t.Context(), "KV_"+hub.CustodyBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writes := bucket.CachedInfo().State.LastSeq
+	if bound := origins * uint64(took/storePace+1); writes > bound {
+		t.Errorf("%d writes of watermarks in %s; at most %d were due", writes, took, bound)
+	}
+	t.Logf("%d frames of %d origins in %s: %d confirmations (at most %d to one origin), %d writes", 2*frames*origins, origins, took, total, most, writes)
 }
