@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/longhaul/longhaul/cmd/longhaul/demo"
+	"github.com/longhaul/longhaul/cmd/longhaul/gapscmd"
 	"github.com/longhaul/longhaul/cmd/longhaul/spoolcmd"
 	"github.com/longhaul/longhaul/internal/version"
 )
@@ -40,7 +41,7 @@ func newCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate(version.Line("longhaul") + "\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newVersionCommand(), demo.NewCommand(), spoolcmd.NewCommand())
+	root.AddCommand(newVersionCommand(), demo.NewCommand(), gapscmd.NewCommand(), spoolcmd.NewCommand())
 	return root
 }
 

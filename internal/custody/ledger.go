@@ -1,14 +1,18 @@
 package custody
 
 import (
-	"encoding/json"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
+
+// Spool names one life of an origin's spool: what the relay keeps, it keeps per spool.
+type Spool struct {
+	Origin hub.Origin
+	Epoch  frame.Epoch
+}
 
 // Key names one lane of one origin.
 type Key struct {
@@ -17,193 +21,268 @@ type Key struct {
 	Lane   frame.Lane
 }
 
+// Spool returns the spool that the lane is part of.
+func (k Key) Spool() Spool { return Spool{k.Origin, k.Epoch} }
+
+// Counts are items by frame.Cause.
+type Counts = [frame.NumCauses]uint64
+
 // Verdict is what to do with a frame that has arrived.
 type Verdict uint8
 
 const (
-	// Deliver: it is the next one; hand it to the backends, then call Accept.
+	// Deliver: it is the next one; hand it to the backends, then call Accept or Refuse.
 	Deliver Verdict = iota
-	// Duplicate: it was taken before. Acknowledge it once it is confirmed.
+	// Duplicate: it was taken before. Acknowledge it once Due.
 	Duplicate
 	// Early: frames before it are still at the edge. Drop it; the edge sends it again.
 	Early
+	// Late: it was named as lost and is there all the same. Hand it to the
+	// backends, then call Return.
+	Late
+	// Undecided: it lies in a gap that is not declared yet, because the frame behind
+	// the gap is still being delivered. Look at it again a little later.
+	Undecided
 )
 
-// Loss is what a frame's arrival made known to be lost.
-type Loss struct {
-	// From and To are the numbers that will never arrive; both 0 when none is missing.
-	From, To uint64
-	// Items lost by cause since the last frame of the lane.
-	Items [frame.NumCauses]uint64
+// Frame is what a frame and the message that carried it say, as far as the
+// ledger needs it.
+type Frame struct {
+	Number uint64
+	// Items of this frame, and of all frames of the lane with lower numbers.
+	Items, Before uint64
+	// First and Last are the times of its oldest and newest item, Unix nanoseconds, 0 if unknown.
+	First, Last int64
+	// Floor and Lost are the edge's newest word: those of the frame's own header
+	// or, when later, of the message that carried it. They were true at one moment.
+	Floor uint64
+	Lost  Counts
+	// Written is what the edge had lost when it wrote the frame.
+	Written Counts
 }
-
-// Any says whether anything was lost.
-func (l Loss) Any() bool { return l != Loss{} }
 
 // Ledger holds, per origin and lane, how far frames were taken, accepted by the
 // backends, and durably confirmed: confirmed ≤ accepted ≤ taken. It does no I/O
 // itself; the receiver loads it from the custody bucket and stores what Dirty
 // names. All methods are safe for concurrent use, but one lane's frames must be
-// taken by one goroutine, in the order in which they arrived.
+// taken, and accepted, by one goroutine, in the order in which they arrived.
+//
+// What is lost is reckoned when the frame behind a gap is accepted, stored
+// together with its number, and only then told (Stored): a relay that is killed
+// names every loss once, wherever it goes on.
 type Ledger struct {
-	mu    sync.Mutex
-	lanes map[Key]*entry
-	dirty map[Key]struct{}
-}
-
-type entry struct {
-	taken, accepted, confirmed uint64
-	lost                       [frame.NumCauses]uint64 // cumulative, as last told by the edge
-	unexplained                uint64                  // items counted as unknown that a later frame may explain
-	placed                     bool                    // a frame has been taken since the entry was made or loaded
-	asked                      time.Time               // when a resend was last asked for
+	mu     sync.Mutex
+	spools map[Spool]*spool
 }
 
 // NewLedger returns an empty ledger.
-func NewLedger() *Ledger {
-	return &Ledger{lanes: make(map[Key]*entry), dirty: make(map[Key]struct{})}
+func NewLedger() *Ledger { return &Ledger{spools: make(map[Spool]*spool)} }
+
+// spool is what is known of one spool.
+type spool struct {
+	lanes   map[frame.Lane]*entry
+	retired map[frame.Signal]uint32 // lanes of the signal below this are retired
+	old     []*Gap                  // of retired lanes
+	heard   time.Time               // when anything of it was heard last
+
+	version     uint64    // one more at every change that is to be stored
+	stored      uint64    // version that is durable
+	heardStored time.Time // what the bucket says of heard
+	written     time.Time // when it was last named by Dirty
+	reports     []pending // of changes, until they are durable
 }
 
-// stored is the custody bucket's value of one lane.
-type stored struct {
-	Confirmed   uint64   `json:"confirmed"`
-	Lost        []uint64 `json:"lost,omitempty"`
-	Unexplained uint64   `json:"unexplained,omitempty"`
+type pending struct {
+	version uint64
+	report  Report
 }
 
-// Load puts one lane's stored value into the ledger. A value that cannot be read
-// is an error and leaves the lane as it was. Load never moves a lane back.
-func (l *Ledger) Load(key Key, value []byte) error {
-	var s stored
-	if err := json.Unmarshal(value, &s); err != nil {
-		return fmt.Errorf("watermark of %s %s: %w", key.Origin, key.Lane, err)
+// position is how far a lane's frames are dealt with: delivered, refused or named as lost.
+type position struct {
+	number uint64
+	before uint64 // items of all frames up to number
+	named  Counts // part of the edge's lost counters that is accounted for
+	last   int64  // time of the newest item of the last frame delivered; 0 if unknown
+}
+
+type entry struct {
+	position          // accepted
+	begun     bool    // position is known; not so for a lane never heard of
+	placed    bool    // a frame was accepted since the lane was made or loaded
+	taken     uint64  // ≥ number
+	hands     []Frame // taken and not yet accepted, in order
+	confirmed uint64
+	gaps      []*Gap              // the latest, oldest first
+	returning map[uint64]struct{} // late frames that are being delivered
+	floor     uint64              // highest that the edge has told
+	asked     time.Time           // when a resend was last asked for
+}
+
+// at returns a lane, made if it is not there; nil if the lane is retired.
+func (l *Ledger) at(key Key, now time.Time) (*spool, *entry) {
+	s := l.spool(key.Spool())
+	s.heard = now
+	if key.Lane.Seq < s.retired[key.Lane.Signal] {
+		return s, nil
 	}
+	e, ok := s.lanes[key.Lane]
+	if !ok {
+		e = &entry{returning: make(map[uint64]struct{})}
+		s.lanes[key.Lane] = e
+	}
+	return s, e
+}
+
+func (l *Ledger) spool(id Spool) *spool {
+	s, ok := l.spools[id]
+	if !ok {
+		s = &spool{lanes: make(map[frame.Lane]*entry), retired: make(map[frame.Signal]uint32)}
+		l.spools[id] = s
+	}
+	return s
+}
+
+// find returns a lane that is there; nil when it is not.
+func (l *Ledger) find(key Key) (*spool, *entry) {
+	s, ok := l.spools[key.Spool()]
+	if !ok {
+		return nil, nil
+	}
+	return s, s.lanes[key.Lane]
+}
+
+// Take judges a frame. With Deliver it counts as taken and the caller owes an
+// Accept or a Refuse, with Late a Return.
+func (l *Ledger) Take(key Key, f Frame, now time.Time) Verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e, ok := l.lanes[key]; ok && e.confirmed >= s.Confirmed {
-		return nil
+	_, e := l.at(key, now)
+	if e == nil {
+		return Duplicate
 	}
-	e := &entry{taken: s.Confirmed, accepted: s.Confirmed, confirmed: s.Confirmed, unexplained: s.Unexplained}
-	copy(e.lost[:], s.Lost)
-	l.lanes[key] = e
-	return nil
+	e.floor = max(e.floor, f.Floor)
+	switch {
+	case f.Number <= e.taken:
+		return e.again(f.Number)
+	case f.Number > e.taken+1 && f.Floor < f.Number:
+		return Early
+	}
+	// It is the next one, or the edge has nothing between it and the last one any more.
+	e.taken = f.Number
+	e.hands = append(e.hands, f)
+	return Deliver
 }
 
-// Take judges a frame. floor and lost are the edge's newest word on them: those
-// of the frame's own header or, when later, of the message that carried it. With
-// Deliver the frame counts as taken and the caller owes an Accept.
-func (l *Ledger) Take(key Key, number, floor uint64, lost [frame.NumCauses]uint64) (Verdict, Loss) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e, known := l.lanes[key]
-	if !known {
-		// An origin never heard of, or a hub that lost its store: what lies below
-		// the floor was confirmed to somebody, or stands in the lost counters.
-		e = &entry{}
-		e.taken = min(floor, number) - 1
-		e.accepted, e.confirmed = e.taken, e.taken
-		l.lanes[key] = e
-	}
-	if number <= e.taken {
-		return Duplicate, Loss{}
-	}
-	var loss Loss
-	if number > e.taken+1 && floor > e.taken+1 {
-		loss.From, loss.To = e.taken+1, min(floor, number)-1
-		e.taken = loss.To
-	}
-	loss.Items = e.explain(lost, loss)
-	if !e.placed && loss.Items == ([frame.NumCauses]uint64{}) {
-		loss = Loss{}
-	}
-	if number > e.taken+1 {
-		return Early, loss
-	}
-	e.taken, e.placed = number, true
-	return Deliver, loss
-}
-
-// explain returns the items newly known to be lost. Missing frames whose items
-// no counter names yet count as one unknown item each, and are taken off again
-// from what a later frame tells. Not so before the first frame was taken: then
-// the edge was told that they are confirmed, by a hub that has lost its store or,
-// in a power cut, the latest of it.
-func (e *entry) explain(lost [frame.NumCauses]uint64, loss Loss) (items [frame.NumCauses]uint64) {
-	var total uint64
-	for cause, count := range lost {
-		if count <= e.lost[cause] {
-			continue
+// again judges a number that is not above those taken.
+func (e *entry) again(number uint64) Verdict {
+	if number > e.number {
+		for _, f := range e.hands {
+			if f.Number == number {
+				return Duplicate
+			}
 		}
-		delta := count - e.lost[cause]
-		e.lost[cause] = count
-		known := min(delta, e.unexplained)
-		e.unexplained -= known
-		items[cause] = delta - known
-		total += delta
+		return Undecided
 	}
-	if missing := loss.To - loss.From + 1; loss.To != 0 && total == 0 && e.placed {
-		items[frame.Unknown] += missing
-		e.unexplained += missing
+	if _, ok := e.returning[number]; ok || e.gapOf(number) == nil {
+		return Duplicate
 	}
-	return items
+	e.returning[number] = struct{}{}
+	return Late
 }
 
-// Accept says that all backends accepted a lane's frames up to number, or that
-// what they refused for good has been counted.
-func (l *Ledger) Accept(key Key, number uint64) {
+// Accept says that all backends accepted a lane's frames up to number. The
+// version it returns is for Due.
+func (l *Ledger) Accept(key Key, number uint64, now time.Time) (version uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e, ok := l.lanes[key]
-	if !ok || number <= e.accepted {
+	s, e := l.find(key)
+	if e == nil || !e.accept(s, key, number, now) {
+		return 0
+	}
+	return s.version
+}
+
+// accept moves the lane on; false when there is nothing to move over.
+func (e *entry) accept(s *spool, key Key, number uint64, now time.Time) bool {
+	n := 0
+	for n < len(e.hands) && e.hands[n].Number <= number {
+		n++
+	}
+	if n == 0 {
+		return false
+	}
+	s.version++
+	for i := range e.hands[:n] {
+		f := &e.hands[i]
+		e.reckon(s, key, f, now)
+		e.number, e.before, e.last = f.Number, f.Before+f.Items, f.Last
+	}
+	e.hands = append(e.hands[:0:0], e.hands[n:]...)
+	return true
+}
+
+// Refuse says that the frame taken next was refused for good, for a cause, and is
+// kept elsewhere. Its items are lost. The version it returns is for Due.
+func (l *Ledger) Refuse(key Key, number uint64, cause frame.Cause, now time.Time) (version uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, e := l.find(key)
+	if e == nil {
+		return 0
+	}
+	e.accept(s, key, number-1, now)
+	if len(e.hands) == 0 || e.hands[0].Number != number {
+		return 0
+	}
+	f := e.hands[0]
+	e.accept(s, key, number, now)
+	g := Gap{Lane: key.Lane, From: number, To: number, Kept: true, After: f.First, Before: f.Last, At: now}
+	g.Items[cause] = f.Items
+	e.lose(s, key, g)
+	return s.version
+}
+
+// Return says that the backends accepted a late frame: what it holds is no longer
+// lost. A late frame that a backend refuses has items 0: it stays named as it
+// was. The version it returns is for Due.
+func (l *Ledger) Return(key Key, number, items uint64, now time.Time) (version uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, e := l.find(key)
+	if e == nil {
+		return 0
+	}
+	delete(e.returning, number)
+	g := e.gapOf(number)
+	if g == nil {
+		return 0
+	}
+	s.version++
+	g.restore(number, items, now)
+	if report := (Report{Key: key, Recovered: g.takeBack(items)}); report.Recovered != (Counts{}) {
+		g.version = s.version
+		report.Gap = g.clone()
+		s.reports = append(s.reports, pending{s.version, report})
+	}
+	return s.version
+}
+
+// Empty says that an edge holds nothing of a lane any more, that next is the
+// number it will write next, and that nothing below is on the hub: what of it
+// was not taken is lost. before are the items of all frames below next. It does
+// nothing while frames of the lane are being delivered, and for a lane that is
+// taken to its end.
+func (l *Ledger) Empty(key Key, next, before uint64, lost Counts, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, e := l.at(key, now)
+	if e == nil || len(e.hands) > 0 || next <= e.taken+1 {
 		return
 	}
-	e.accepted = number
-	l.dirty[key] = struct{}{}
-}
-
-// Watermark is a lane's state to be stored.
-type Watermark struct {
-	Key      Key
-	Accepted uint64
-	Value    []byte
-}
-
-// Dirty returns the lanes whose accepted number is not yet durable.
-func (l *Ledger) Dirty() []Watermark {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	marks := make([]Watermark, 0, len(l.dirty))
-	for key := range l.dirty {
-		e := l.lanes[key]
-		value, err := json.Marshal(stored{Confirmed: e.accepted, Lost: e.lost[:], Unexplained: e.unexplained})
-		if err != nil { // a struct of numbers always marshals
-			continue
-		}
-		marks = append(marks, Watermark{Key: key, Accepted: e.accepted, Value: value})
-	}
-	return marks
-}
-
-// Stored says that a watermark from Dirty is durable.
-func (l *Ledger) Stored(mark Watermark) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.lanes[mark.Key]
-	e.confirmed = max(e.confirmed, mark.Accepted)
-	if e.accepted == e.confirmed {
-		delete(l.dirty, mark.Key)
-	}
-}
-
-// StoreAgain makes every lane dirty, for a bucket that lost them.
-func (l *Ledger) StoreAgain() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for key, e := range l.lanes {
-		if e.accepted > 0 {
-			l.dirty[key] = struct{}{}
-		}
-	}
+	s.version++
+	// A floor below next: nothing that was evicted is still to be dealt with.
+	e.reckon(s, key, &Frame{Number: next, Floor: next - 1, Before: before, Lost: lost, Written: lost}, now)
+	e.taken, e.number, e.before = next-1, next-1, before
 }
 
 // Confirmed returns a lane's durable watermark; known is false when the ledger
@@ -211,19 +290,34 @@ func (l *Ledger) StoreAgain() {
 func (l *Ledger) Confirmed(key Key) (number uint64, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e, ok := l.lanes[key]
-	if !ok {
+	_, e := l.find(key)
+	if e == nil {
 		return 0, false
 	}
 	return e.confirmed, true
 }
 
-// Wanted returns the next number the lane needs, for a resend.
+// Due says whether a frame may be acknowledged to the hub: its number, and the
+// version that Accept, Refuse or Return gave, are durable.
+func (l *Ledger) Due(key Key, number, version uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, e := l.find(key)
+	if s == nil {
+		return true // forgotten since: a spool nobody has heard of for a month
+	}
+	if e == nil {
+		return key.Lane.Seq < s.retired[key.Lane.Signal] && s.stored >= version
+	}
+	return number <= e.confirmed && s.stored >= version
+}
+
+// Wanted returns the next number the lane needs and the edge may have, for a resend.
 func (l *Ledger) Wanted(key Key) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e, ok := l.lanes[key]; ok {
-		return e.taken + 1
+	if _, e := l.find(key); e != nil {
+		return max(e.taken+1, e.floor)
 	}
 	return 1
 }
@@ -233,11 +327,8 @@ func (l *Ledger) Wanted(key Key) uint64 {
 func (l *Ledger) AskedWithin(key Key, period time.Duration, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e, ok := l.lanes[key]
-	if !ok {
-		return false
-	}
-	if now.Sub(e.asked) < period {
+	_, e := l.at(key, now)
+	if e == nil || now.Sub(e.asked) < period {
 		return true
 	}
 	e.asked = now

@@ -4,24 +4,89 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
 
-type counts = [frame.NumCauses]uint64
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func key() Key {
 	return Key{hub.Origin{Cluster: "store-0001", Node: "a"}, 7, frame.Lane{Signal: frame.Logs, Seq: 1}}
+}
+
+// ten is a frame of ten items in a lane of such frames.
+func ten(number, floor uint64, lost ...Counts) Frame {
+	f := Frame{Number: number, Floor: floor, Items: 10, Before: 10 * (number - 1)}
+	if len(lost) > 0 {
+		f.Lost = lost[0]
+	}
+	return f
+}
+
+// deliver takes and accepts, and returns what that made known, stored.
+func deliver(t *testing.T, l *Ledger, k Key, f Frame) []Report {
+	t.Helper()
+	if got := l.Take(k, f, now); got != Deliver {
+		t.Fatalf("frame %d: verdict %d", f.Number, got)
+	}
+	version := l.Accept(k, f.Number, now)
+	if l.Due(k, f.Number, version) {
+		t.Fatalf("frame %d is due before it was stored", f.Number)
+	}
+	_, reports, _ := store(l)
+	if !l.Due(k, f.Number, version) {
+		t.Fatalf("frame %d is stored and not due", f.Number)
+	}
+	return reports
+}
+
+// store makes everything durable, as the receiver does.
+func store(l *Ledger) (confirmed []Key, reports []Report, values map[Spool][]byte) {
+	values = make(map[Spool][]byte)
+	for _, record := range l.Dirty(now, 0) {
+		values[record.Spool] = record.Value
+		c, r := l.Stored(record)
+		confirmed, reports = append(confirmed, c...), append(reports, r...)
+	}
+	return confirmed, reports, values
+}
+
+func restart(t *testing.T, l *Ledger) *Ledger {
+	t.Helper()
+	next := NewLedger()
+	l.StoreAgain()
+	_, _, values := store(l)
+	for id, value := range values {
+		if err := next.Load(id, value, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return next
+}
+
+func total(reports []Report) (lost, recovered Counts) {
+	for _, r := range reports {
+		for cause := range r.Lost {
+			lost[cause] += r.Lost[cause]
+			recovered[cause] += r.Recovered[cause]
+		}
+	}
+	return lost, recovered
+}
+
+func wantLost(t *testing.T, what string, reports []Report, want Counts) {
+	t.Helper()
+	if lost, recovered := total(reports); lost != want || recovered != (Counts{}) {
+		t.Fatalf("%s: lost %v, recovered %v; want %v lost", what, lost, recovered, want)
+	}
 }
 
 func TestTakeJudgesByNumber(t *testing.T) {
 	l, k := NewLedger(), key()
 	step := func(number, floor uint64, want Verdict) {
 		t.Helper()
-		if got, loss := l.Take(k, number, floor, counts{}); got != want || loss.Any() {
-			t.Fatalf("frame %d, floor %d: verdict %d, loss %+v; want verdict %d and no loss", number, floor, got, loss, want)
+		if got := l.Take(k, ten(number, floor), now); got != want {
+			t.Fatalf("frame %d, floor %d: verdict %d; want %d", number, floor, got, want)
 		}
 	}
 	step(1, 1, Deliver)
@@ -34,187 +99,302 @@ func TestTakeJudgesByNumber(t *testing.T) {
 
 func TestUnknownOriginBeginsAtItsFloor(t *testing.T) {
 	l, k := NewLedger(), key()
-	if got, _ := l.Take(k, 500, 400, counts{}); got != Early {
+	if got := l.Take(k, ten(500, 400), now); got != Early {
 		t.Fatalf("verdict %d; frames 400 to 499 are still at the edge", got)
 	}
 	if want := l.Wanted(k); want != 400 {
 		t.Fatalf("wants %d, not 400", want)
 	}
-	if got, loss := l.Take(k, 400, 400, counts{}); got != Deliver || loss.Any() {
-		t.Fatalf("verdict %d, loss %+v", got, loss)
-	}
+	wantLost(t, "what was confirmed before", deliver(t, l, k, ten(400, 400)), Counts{})
 }
 
-func TestEvictedFramesBecomeANamedGap(t *testing.T) {
+func TestEvictedFramesBecomeANamedGapOfExactlyTheirItems(t *testing.T) {
 	l, k := NewLedger(), key()
-	l.Take(k, 1, 1, counts{})
-	got, loss := l.Take(k, 5, 5, counts{frame.EvictedSpace: 30})
-	want := Loss{From: 2, To: 4, Items: counts{frame.EvictedSpace: 30}}
-	if got != Deliver || loss != want {
-		t.Fatalf("verdict %d, loss %+v; want %+v", got, loss, want)
+	deliver(t, l, k, ten(1, 1))
+	reports := deliver(t, l, k, ten(5, 5, Counts{frame.EvictedSpace: 30}))
+	wantLost(t, "gap", reports, Counts{frame.EvictedSpace: 30})
+	if g := reports[0].Gap; g.From != 2 || g.To != 4 {
+		t.Fatalf("gap %d to %d; want 2 to 4", g.From, g.To)
 	}
-	if got, loss := l.Take(k, 6, 5, counts{frame.EvictedSpace: 30}); got != Deliver || loss.Any() {
-		t.Fatalf("the same loss is counted twice: %+v (verdict %d)", loss, got)
-	}
+	wantLost(t, "the next frame", deliver(t, l, k, ten(6, 5, Counts{frame.EvictedSpace: 30})), Counts{})
 }
 
-func TestUnexplainedGapIsUnknownUntilALaterFrameExplainsIt(t *testing.T) {
+// A full spool lets go of frames that wait on the hub. They arrive all the same.
+func TestWhatCameThroughIsNotNamedAlthoughTheEdgeCountsIt(t *testing.T) {
 	l, k := NewLedger(), key()
-	l.Take(k, 1, 1, counts{})
-	if _, loss := l.Take(k, 4, 4, counts{}); loss.Items != (counts{frame.Unknown: 2}) {
-		t.Fatalf("loss %+v; want 2 unknown", loss)
+	deliver(t, l, k, ten(1, 1))
+	evicted := Counts{frame.EvictedSpace: 20}
+	for n := uint64(2); n <= 4; n++ {
+		wantLost(t, "nothing is missing", deliver(t, l, k, ten(n, min(n, 4), evicted)), Counts{})
 	}
-	if _, loss := l.Take(k, 5, 4, counts{frame.Corrupt: 10}); loss.Items != (counts{frame.Corrupt: 8}) {
-		t.Fatalf("loss %+v; want the 8 corrupt items not yet counted as unknown", loss)
+	wantLost(t, "nothing is missing", deliver(t, l, k, ten(5, 4, evicted)), Counts{})
+	evicted[frame.Corrupt] = 30
+	wantLost(t, "the corrupt ones alone", deliver(t, l, k, ten(9, 9, evicted)), Counts{frame.Corrupt: 30})
+}
+
+func TestAnUnexplainedGapIsUnknownUntilTheEdgeExplainsIt(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	wantLost(t, "gap", deliver(t, l, k, ten(4, 4)), Counts{frame.Unknown: 20})
+	reports := deliver(t, l, k, ten(5, 4, Counts{frame.Corrupt: 15}))
+	if lost, recovered := total(reports); lost != (Counts{frame.Corrupt: 15}) || recovered != (Counts{frame.Unknown: 15}) {
+		t.Fatalf("lost %v, recovered %v; 15 of the unknown were corrupt", lost, recovered)
+	}
+	if g := reports[0].Gap; g.Items != (Counts{frame.Corrupt: 15, frame.Unknown: 5}) {
+		t.Fatalf("the gap says %v", g.Items)
 	}
 }
 
-// A hub that lost its store, or the latest of it in a power cut, has forgotten
-// what it confirmed; the edge let go of that and goes on above it.
+func TestItemsThatFitNoFrameAreCountedOnce(t *testing.T) {
+	l, k := NewLedger(), key()
+	wantLost(t, "first", deliver(t, l, k, ten(1, 1, Counts{frame.TooLarge: 2})), Counts{frame.TooLarge: 2})
+	l = restart(t, l)
+	wantLost(t, "second", deliver(t, l, k, ten(2, 1, Counts{frame.TooLarge: 3})), Counts{frame.TooLarge: 1})
+}
+
+// What an edge lost before anybody heard of it is named; what was lost before the
+// hub's own loss was named then, but for what came after the frame was written.
+func TestAtFirstSightOnlyNewLossesAreNamed(t *testing.T) {
+	lost := Counts{frame.EvictedSpace: 40, frame.Corrupt: 20, frame.TooLarge: 3}
+	wantLost(t, "a new origin", deliver(t, NewLedger(), key(), ten(7, 7, lost)), lost)
+	f := ten(8, 8, lost) // 70 items before, 60 lost: 10 were confirmed
+	f.Written = lost
+	wantLost(t, "a hub that lost its store", deliver(t, NewLedger(), key(), f), Counts{})
+	f.Written = Counts{frame.EvictedSpace: 15, frame.Corrupt: 20, frame.TooLarge: 3}
+	wantLost(t, "losses since", deliver(t, NewLedger(), key(), f), Counts{frame.EvictedSpace: 25})
+}
+
+// A hub that lost the latest of its store in a power cut has forgotten what it
+// confirmed; the edge let go of that and goes on above it.
 func TestWhatTheHubForgotIsNotNamedAsLost(t *testing.T) {
-	stale := NewLedger()
-	if err := stale.Load(key(), []byte(`{"confirmed":60}`)); err != nil {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	l = restart(t, l)
+	if got := l.Take(k, ten(130, 110), now); got != Early {
+		t.Fatalf("verdict %d", got)
+	}
+	wantLost(t, "forgotten", deliver(t, l, k, ten(114, 114)), Counts{})
+	wantLost(t, "gap", deliver(t, l, k, ten(118, 118)), Counts{frame.Unknown: 30})
+}
+
+func TestALossIsToldOnlyOnceItIsStored(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	l.Take(k, ten(4, 4, Counts{frame.EvictedAge: 20}), now)
+	l.Accept(k, 4, now)
+	records := l.Dirty(now, 0)
+	// The relay is killed here: its successor finds the same loss, and tells it once.
+	next := NewLedger()
+	if err := next.Load(records[0].Spool, records[0].Value, now); err != nil {
 		t.Fatal(err)
 	}
-	for name, l := range map[string]*Ledger{"empty": NewLedger(), "stale": stale} {
-		if got, loss := l.Take(key(), 130, 110, counts{}); got != Early || loss.Any() {
-			t.Fatalf("%s: verdict %d, loss %+v", name, got, loss)
-		}
-		if got, loss := l.Take(key(), 114, 114, counts{}); got != Deliver || loss.Any() {
-			t.Fatalf("%s: verdict %d, loss %+v", name, got, loss)
-		}
-		if got, loss := l.Take(key(), 118, 118, counts{}); got != Deliver || loss.Items != (counts{frame.Unknown: 3}) {
-			t.Fatalf("%s: verdict %d, loss %+v; want 3 unknown", name, got, loss)
-		}
+	if got := next.Take(k, ten(4, 4, Counts{frame.EvictedAge: 20}), now); got != Duplicate {
+		t.Fatalf("stored, and verdict %d", got)
+	}
+	if untold := next.Untold(10); len(untold) != 1 || untold[0].Gap.Items != (Counts{frame.EvictedAge: 20}) {
+		t.Fatalf("untold %+v", untold)
+	}
+	_, reports := l.Stored(records[0])
+	wantLost(t, "stored", reports, Counts{frame.EvictedAge: 20})
+}
+
+func TestAFrameThatArrivesAfterItsGapIsDeliveredOnceAndCorrectsIt(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	lost := Counts{frame.EvictedSpace: 30}
+	if got := l.Take(k, ten(5, 5, lost), now); got != Deliver {
+		t.Fatalf("verdict %d", got)
+	}
+	if got := l.Take(k, ten(3, 1), now); got != Undecided {
+		t.Fatalf("verdict %d on a frame whose gap is not declared", got)
+	}
+	l.Accept(k, 5, now)
+	store(l)
+	if got := l.Take(k, ten(3, 1), now); got != Late {
+		t.Fatalf("verdict %d", got)
+	}
+	if got := l.Take(k, ten(3, 1), now); got != Duplicate {
+		t.Fatalf("verdict %d on its copy", got)
+	}
+	version := l.Return(k, 3, 10, now)
+	if l.Due(k, 3, version) {
+		t.Fatal("due before the correction is stored")
+	}
+	_, reports, _ := store(l)
+	if lost, recovered := total(reports); lost != (Counts{}) || recovered != (Counts{frame.EvictedSpace: 10}) {
+		t.Fatalf("lost %v, recovered %v", lost, recovered)
+	}
+	l = restart(t, l)
+	if got := l.Take(k, ten(3, 1), now); got != Duplicate {
+		t.Fatalf("verdict %d after a restart", got)
+	}
+	if got := l.Take(k, ten(2, 1), now); got != Late {
+		t.Fatalf("verdict %d on another of the gap", got)
+	}
+}
+
+func TestFramesRefusedOneAfterAnotherAreOneGapUntilItIsTold(t *testing.T) {
+	l, k := NewLedger(), key()
+	refuse := func(n uint64) {
+		l.Take(k, ten(n, 1), now)
+		l.Refuse(k, n, frame.Rejected, now)
+	}
+	refuse(1)
+	refuse(2)
+	_, reports, _ := store(l)
+	wantLost(t, "refused", reports, Counts{frame.Rejected: 20})
+	untold := l.Untold(10)
+	if len(untold) != 1 || untold[0].Gap.From != 1 || untold[0].Gap.To != 2 || !untold[0].Gap.Kept {
+		t.Fatalf("untold %+v", untold)
+	}
+	refuse(3)
+	l.Told(untold)
+	store(l)
+	if untold := l.Untold(10); len(untold) != 1 || untold[0].Gap.From != 3 {
+		t.Fatalf("untold %+v", untold)
+	}
+	if got := l.Take(k, ten(2, 1), now); got != Duplicate {
+		t.Fatalf("verdict %d on a frame that was refused", got)
+	}
+}
+
+func TestTheEndOfALaneThatTheEdgeLostIsNamedOnItsWord(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	said := HelloLane{Lane: "logs/1", Floor: 6, Next: 6, Before: 50, Shipped: 3, Lost: []uint64{40}}
+	_, suspects := l.Hear(k.Spool(), []HelloLane{said}, now)
+	if len(suspects) != 1 || suspects[0].Taken != 1 {
+		t.Fatalf("suspects %+v", suspects)
+	}
+	l.Take(k, ten(2, 1), now)
+	l.Empty(k, 6, 50, suspects[0].Lost, now)
+	if _, reports, _ := store(l); len(reports) > 0 {
+		t.Fatalf("named while a frame is being delivered: %+v", reports)
+	}
+	l.Accept(k, 2, now)
+	l.Empty(k, 6, 50, suspects[0].Lost, now)
+	confirmed, reports, _ := store(l)
+	wantLost(t, "the end", reports, Counts{frame.EvictedSpace: 30})
+	if n, _ := l.Confirmed(k); n != 5 || len(confirmed) != 1 {
+		t.Fatalf("confirmed %d (%v); the edge cannot let go of the lane", n, confirmed)
+	}
+	if _, suspects := l.Hear(k.Spool(), []HelloLane{said}, now); len(suspects) != 0 {
+		t.Fatalf("suspect still: %+v", suspects)
+	}
+	wantLost(t, "the lane goes on", deliver(t, l, k, ten(6, 6, Counts{frame.EvictedSpace: 40})), Counts{})
+}
+
+func TestRetiredLanesAreForgottenAndTheirFramesDuplicates(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	deliver(t, l, k, ten(3, 3))
+	for seq := uint32(2); seq <= 100; seq++ {
+		k.Lane.Seq = seq
+		deliver(t, l, k, ten(1, 1))
+		l.Hear(k.Spool(), []HelloLane{{Lane: k.Lane.String(), Floor: 2, Next: 2, Before: 10}}, now)
+	}
+	_, _, values := store(l)
+	value := values[k.Spool()]
+	if len(value) > 500 {
+		t.Fatalf("%d bytes are kept for 99 retired lanes", len(value))
+	}
+	if gaps, err := Gaps(value); err != nil || len(gaps) != 1 || gaps[0].Lane.Seq != 1 {
+		t.Fatalf("gaps of retired lanes: %+v (%v)", gaps, err)
+	}
+	l = restart(t, l)
+	k.Lane.Seq = 50
+	if got := l.Take(k, ten(1, 1), now); got != Duplicate || !l.Due(k, 1, 0) {
+		t.Fatalf("verdict %d on a retired lane", got)
+	}
+}
+
+func TestASpoolNobodyHeardOfForAMonthIsForgotten(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	if gone := l.Forget(now.Add(forgottenAfter)); len(gone) != 0 {
+		t.Fatalf("gone too early: %v", gone)
+	}
+	if gone := l.Forget(now.Add(forgottenAfter + time.Second)); len(gone) != 1 || gone[0] != k.Spool() {
+		t.Fatalf("gone: %v", gone)
+	}
+}
+
+func TestAnIdleSpoolThatSaysHelloIsNotForgottenByTheNextRelay(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	later := now.Add(forgottenAfter - time.Hour)
+	l.Hear(k.Spool(), nil, later)
+	_, _, values := store(l)
+	l = NewLedger()
+	if err := l.Load(k.Spool(), values[k.Spool()], later); err != nil {
+		t.Fatal(err)
+	}
+	if gone := l.Forget(later.Add(forgottenAfter - time.Hour)); len(gone) != 0 {
+		t.Fatalf("gone: %v", gone)
+	}
+}
+
+func TestOneValueIsNotWrittenAgainWithinItsPace(t *testing.T) {
+	l, k := NewLedger(), key()
+	for _, lane := range []frame.Signal{frame.Logs, frame.Metrics, frame.Traces} {
+		k.Lane.Signal = lane
+		l.Take(k, ten(1, 1), now)
+		l.Accept(k, 1, now)
+	}
+	if records := l.Dirty(now, time.Second); len(records) != 1 {
+		t.Fatalf("%d values for one spool's lanes", len(records))
+	}
+	if records := l.Dirty(now.Add(time.Second/2), time.Second); len(records) != 0 {
+		t.Fatal("again within the pace")
+	}
+	if records := l.Dirty(now.Add(time.Second), time.Second); len(records) != 1 {
+		t.Fatal("forgotten, although it was never said to be stored")
 	}
 }
 
 func TestOnlyStoredNumbersAreConfirmed(t *testing.T) {
 	l, k := NewLedger(), key()
-	l.Take(k, 1, 1, counts{})
-	l.Take(k, 2, 1, counts{})
-	l.Accept(k, 2)
+	l.Take(k, ten(1, 1), now)
+	l.Take(k, ten(2, 1), now)
+	l.Accept(k, 2, now)
 	if n, _ := l.Confirmed(k); n != 0 {
 		t.Fatalf("confirmed %d before it was stored", n)
 	}
-	marks := l.Dirty()
-	l.Take(k, 3, 1, counts{})
-	l.Accept(k, 3)
-	l.Stored(marks[0])
+	records := l.Dirty(now, 0)
+	l.Take(k, ten(3, 1), now)
+	l.Accept(k, 3, now)
+	l.Stored(records[0])
 	if n, _ := l.Confirmed(k); n != 2 {
 		t.Fatalf("confirmed %d; 2 is stored", n)
 	}
-	if len(l.Dirty()) != 1 {
+	if len(l.Dirty(now, 0)) != 1 {
 		t.Fatal("frame 3 was forgotten")
 	}
-	// A new relay goes on from what was stored.
 	next := NewLedger()
-	if err := next.Load(k, marks[0].Value); err != nil {
+	if err := next.Load(k.Spool(), records[0].Value, now); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := next.Take(k, 2, 1, counts{}); got != Duplicate {
+	if got := next.Take(k, ten(2, 1), now); got != Duplicate {
 		t.Fatalf("verdict %d on a stored number", got)
 	}
-	if got, _ := next.Take(k, 3, 1, counts{}); got != Deliver {
+	if got := next.Take(k, ten(3, 1), now); got != Deliver {
 		t.Fatalf("verdict %d on the next number", got)
 	}
 }
 
 func TestBrokenWatermarkIsAnError(t *testing.T) {
-	if err := NewLedger().Load(key(), []byte("{")); err == nil {
+	if err := NewLedger().Load(key().Spool(), []byte("{"), now); err == nil {
 		t.Fatal("no error")
 	}
 }
 
 func TestResendIsNotAskedInATightLoop(t *testing.T) {
-	l, k, now := NewLedger(), key(), time.Now()
-	l.Take(k, 1, 1, counts{})
+	l, k := NewLedger(), key()
+	l.Take(k, ten(1, 1), now)
 	if l.AskedWithin(k, time.Second, now) {
 		t.Fatal("asked before it was asked")
 	}
 	if !l.AskedWithin(k, time.Second, now.Add(time.Second/2)) {
 		t.Fatal("asked again within the period")
 	}
-}
-
-// TestEveryFrameIsDeliveredOnceInOrderOrLost lets an edge evict, repeat and go
-// back at random, and the relay crash at random; the frames delivered and those
-// in gaps are all there are, each once but for what a crash repeats.
-func TestEveryFrameIsDeliveredOnceInOrderOrLost(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		const frames, itemsEach = 60, 3
-		l, k := NewLedger(), key()
-		var saved []byte
-		floor, cursor := uint64(1), uint64(1)
-		var lost counts
-		delivered := make(map[uint64]int)
-		inGap := make(map[uint64]bool)
-		crashed := false
-		lastDelivered, begin := uint64(0), uint64(0) // begin: what was lost before the first contact stands in the counters only
-		for step := 0; step < 400 && lastDelivered < frames; step++ {
-			switch rapid.IntRange(0, 15).Draw(t, "event") {
-			case 0: // go back
-				cursor = max(floor, uint64(rapid.IntRange(1, int(cursor)).Draw(t, "back")))
-			case 1: // skip: lost in the hub
-				cursor = min(cursor+1, frames)
-			case 2: // evict
-				if floor+2 < frames && rapid.Bool().Draw(t, "evict") {
-					if c, _ := l.Confirmed(k); floor > c {
-						lost[frame.EvictedSpace] += itemsEach
-					}
-					floor++
-					cursor = max(cursor, floor)
-				}
-			case 3: // store
-				for _, mark := range l.Dirty() {
-					saved = mark.Value
-					l.Stored(mark)
-				}
-			case 4: // relay crashes
-				if saved != nil && rapid.IntRange(0, 9).Draw(t, "crash") == 0 {
-					l = NewLedger()
-					if err := l.Load(k, saved); err != nil {
-						t.Fatal(err)
-					}
-					crashed = true
-					c, _ := l.Confirmed(k)
-					lastDelivered = c
-				}
-			default:
-				if cursor > frames {
-					cursor = max(floor, l.Wanted(k))
-					continue
-				}
-				if begin == 0 {
-					begin = floor
-				}
-				verdict, loss := l.Take(k, cursor, floor, lost)
-				for n := loss.From; n != 0 && n <= loss.To; n++ {
-					inGap[n] = true
-				}
-				switch verdict {
-				case Deliver:
-					if cursor <= lastDelivered {
-						t.Fatalf("frame %d delivered after %d", cursor, lastDelivered)
-					}
-					lastDelivered = cursor
-					delivered[cursor]++
-					l.Accept(k, cursor)
-					cursor++
-				case Early:
-					cursor = l.Wanted(k)
-				case Duplicate:
-					cursor++
-				}
-			}
-		}
-		for n := max(begin, 1); n <= lastDelivered; n++ {
-			if delivered[n] == 0 && !inGap[n] {
-				t.Fatalf("frame %d is neither delivered nor in a gap", n)
-			}
-			if delivered[n] > 1 && !crashed {
-				t.Fatalf("frame %d delivered %d times without a crash", n, delivered[n])
-			}
-		}
-	})
 }

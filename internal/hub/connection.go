@@ -26,6 +26,7 @@ const (
 	maxPingsOut      = 2
 	reconnectWaitMin = 500 * time.Millisecond
 	reconnectWaitMax = 15 * time.Second
+	dialTimeout      = 5 * time.Second // of a command, per server
 )
 
 // Connection says how to reach the hub. It is embedded in the configuration of
@@ -164,6 +165,36 @@ func (c *Connection) Connect(ctx context.Context, name string, inProcess nats.In
 		options = append(options, nats.Secure(tlsConfig))
 	}
 	return nats.Connect(strings.Join(c.servers(), ","), options...)
+}
+
+// Dial connects for a command that a person waits for: every server is tried once,
+// and the error says why none could be had.
+func (c *Connection) Dial(ctx context.Context, name string) (*nats.Conn, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	options := []nats.Option{nats.Name(name), nats.NoReconnect(), nats.Timeout(dialTimeout)}
+	if c.CredentialsFile != "" {
+		if _, err := os.ReadFile(c.CredentialsFile); err != nil {
+			return nil, fmt.Errorf("credentials: %w", err)
+		}
+		options = append(options, nats.UserCredentials(c.CredentialsFile))
+	}
+	tlsConfig, err := c.TLS.LoadTLSConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	if c.wantsTLS() {
+		options = append(options, nats.Secure(tlsConfig))
+	}
+	nc, err := nats.Connect(strings.Join(c.servers(), ","), options...)
+	switch {
+	case err == nil:
+		return nc, nil
+	case errors.Is(err, nats.ErrAuthorization):
+		return nil, fmt.Errorf("the hub at %s refuses these credentials: %w", c.URLs, err)
+	}
+	return nil, fmt.Errorf("the hub at %s cannot be reached: %w: is it running, and is this the right address?", c.URLs, err)
 }
 
 func call(f func()) {

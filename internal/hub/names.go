@@ -111,24 +111,29 @@ func HelloSubject(o Origin) string { return helloPrefix + o.tokens() }
 // CustodySubject is where an origin hears what the backends have.
 func CustodySubject(o Origin) string { return custodyPrefix + o.tokens() }
 
-// CustodyKey is the bucket key of one lane's watermark.
-func CustodyKey(o Origin, epoch frame.Epoch, lane frame.Lane) string {
-	return fmt.Sprintf("%s.%s.%s.%d", o.tokens(), epoch, lane.Signal, lane.Seq)
+// CustodyKey is the bucket key of one spool's watermarks.
+func CustodyKey(o Origin, epoch frame.Epoch) string {
+	return o.tokens() + "." + epoch.String()
+}
+
+// ClusterKeys matches the bucket keys of a cluster, or of all when it is empty.
+func ClusterKeys(cluster string) string {
+	if cluster == "" {
+		return "*.*.*"
+	}
+	return token(cluster) + ".*.*"
 }
 
 // ParseCustodyKey is the inverse of CustodyKey.
-func ParseCustodyKey(key string) (o Origin, epoch frame.Epoch, lane frame.Lane, err error) {
+func ParseCustodyKey(key string) (o Origin, epoch frame.Epoch, err error) {
 	fields := strings.Split(key, ".")
-	if len(fields) != 5 {
-		return o, 0, lane, fmt.Errorf("custody key %q: want 5 fields, have %d", key, len(fields))
+	if len(fields) != 3 {
+		return o, 0, fmt.Errorf("custody key %q: want 3 fields, have %d", key, len(fields))
 	}
 	if epoch, err = frame.ParseEpoch(fields[2]); err != nil {
-		return o, 0, lane, fmt.Errorf("custody key %q: %w", key, err)
+		return o, 0, fmt.Errorf("custody key %q: %w", key, err)
 	}
-	if lane, err = frame.ParseLane(fields[3] + "/" + fields[4]); err != nil {
-		return o, 0, lane, fmt.Errorf("custody key %q: %w", key, err)
-	}
-	return Origin{untoken(fields[0]), untoken(fields[1])}, epoch, lane, nil
+	return Origin{untoken(fields[0]), untoken(fields[1])}, epoch, nil
 }
 
 // ParseFrameSubject reads signal and origin from a frame's subject.

@@ -18,8 +18,9 @@ const (
 	DuplicateWindow = 2 * time.Minute
 	// AckWait is how long a frame may be in the relay's hands without a sign of life.
 	AckWait = time.Minute
-	// MaxAckPending bounds the frames of one signal that are in the relay's hands.
-	MaxAckPending = 1024
+	// MaxAckPending bounds the frames of one signal that are in the relay's hands:
+	// waiting, or delivered within the second or so until that is stored.
+	MaxAckPending = 16 * 1024
 	// rejectedAge is how long rejected frames are kept.
 	rejectedAge = 30 * 24 * time.Hour
 )

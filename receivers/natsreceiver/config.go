@@ -3,6 +3,7 @@ package natsreceiver
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/collector/component"
 
@@ -16,6 +17,9 @@ type Config struct {
 	// Streams are made and updated by the receiver.
 	Streams hub.Streams   `mapstructure:"streams"`
 	Deliver DeliverConfig `mapstructure:"deliver"`
+	// ConfirmInterval is the least time between two confirmations to one origin while
+	// data flows. Until it hears one, an edge keeps what was delivered.
+	ConfirmInterval time.Duration `mapstructure:"confirm_interval"`
 }
 
 // ConnectionConfig reaches the hub by URL, or in this process.
@@ -39,8 +43,9 @@ type DeliverConfig struct {
 
 func defaultConfig() *Config {
 	return &Config{
-		Streams: hub.Streams{MaxBytes: 10 * bytesize.GiB, Replicas: 1},
-		Deliver: DeliverConfig{Workers: 4, MaxItems: 20_000, MaxBytes: 2 * bytesize.MiB, BufferBytes: 32 * bytesize.MiB},
+		Streams:         hub.Streams{MaxBytes: 10 * bytesize.GiB, Replicas: 1},
+		ConfirmInterval: 2 * time.Second,
+		Deliver:         DeliverConfig{Workers: 4, MaxItems: 20_000, MaxBytes: 2 * bytesize.MiB, BufferBytes: 32 * bytesize.MiB},
 	}
 }
 
@@ -59,6 +64,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Deliver.BufferBytes < c.Deliver.MaxBytes {
 		problems = append(problems, fmt.Errorf("deliver::buffer_bytes: must be at least deliver::max_bytes (%s), not %s", c.Deliver.MaxBytes, c.Deliver.BufferBytes))
+	}
+	if c.ConfirmInterval < 100*time.Millisecond || c.ConfirmInterval > time.Minute {
+		problems = append(problems, fmt.Errorf("confirm_interval: must be between 100ms and 1m, not %s", c.ConfirmInterval))
 	}
 	return errors.Join(problems...)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/receiver"
 	"go.uber.org/zap"
 
@@ -32,29 +33,36 @@ type core struct {
 	log       *zap.Logger
 	telemetry *telemetry
 	sinks     map[frame.Signal]sink
+	records   consumer.Logs // takes the log records of gaps; nil without a logs pipeline
 	forget    func()
 
 	mu      sync.Mutex
 	started int
 
-	ledger  *custody.Ledger
-	edges   *edges
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	readers map[frame.Signal]*reader
-	settler *settler
-	running sync.WaitGroup
-	stop    context.CancelFunc // ends reading
+	ledger    *custody.Ledger
+	instances *custody.Instances
+	edges     *edges
+	suspects  *suspects
+	hellos    chan *nats.Msg
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	readers   map[frame.Signal]*reader
+	settler   *settler
+	running   sync.WaitGroup
+	stop      context.CancelFunc // ends reading
 
 	delivering  context.Context // of the exporters: ends deliverGrace after reading
 	stopDeliver context.CancelFunc
 }
 
 func newCore(config *Config, set receiver.Settings, telemetry *telemetry) *core {
-	return &core{
+	c := &core{
 		config: config, log: set.Logger, telemetry: telemetry,
-		sinks: make(map[frame.Signal]sink), ledger: custody.NewLedger(), edges: newEdges(),
+		sinks: make(map[frame.Signal]sink), hellos: make(chan *nats.Msg, maxHellos),
+		ledger: custody.NewLedger(), instances: custody.NewInstances(), edges: newEdges(),
 	}
+	c.suspects = newSuspects(c)
+	return c
 }
 
 // Start connects and begins to read. It does not wait for the hub.
@@ -77,7 +85,7 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return err
 	}
-	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{}, c.log)
+	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{Connected: c.ledger.StoreAgain}, c.log)
 	if err != nil {
 		return fmt.Errorf("connection: %w", err)
 	}
@@ -86,7 +94,7 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 		c.nc.Close()
 		return fmt.Errorf("JetStream: %w", err)
 	}
-	if err := c.telemetry.observe(c.edges); err != nil {
+	if err := c.telemetry.observe(c.edges, c.instances); err != nil {
 		c.nc.Close()
 		return fmt.Errorf("self-telemetry: %w", err)
 	}
@@ -124,7 +132,7 @@ func (c *core) run(ctx context.Context) {
 	if !c.untilDone(ctx, "the hub is not ready for the relay; trying again", c.prepare) {
 		return
 	}
-	hellos, err := c.nc.Subscribe(hub.HelloSubjects, c.hello)
+	hellos, err := c.nc.ChanSubscribe(hub.HelloSubjects, c.hellos)
 	if err != nil { // only a closed connection
 		c.log.Error("the relay cannot hear the edges", zap.Error(err))
 		return
@@ -134,6 +142,9 @@ func (c *core) run(ctx context.Context) {
 	for _, r := range c.readers {
 		group.Go(func() { r.run(ctx) })
 	}
+	group.Go(func() { c.hear(ctx) })
+	group.Go(func() { c.suspects.run(ctx) })
+	group.Go(func() { c.tellGaps(ctx) })
 	settling, settled := context.WithCancel(context.WithoutCancel(ctx))
 	var settler sync.WaitGroup
 	settler.Go(func() { c.settler.run(settling) })
@@ -167,14 +178,14 @@ func (c *core) prepare(ctx context.Context) error {
 				return fmt.Errorf("read the custody bucket: interrupted after %d watermarks", loaded)
 			}
 			if entry == nil {
-				c.log.Info("watermarks loaded", zap.Int("lanes", loaded))
+				c.log.Info("watermarks loaded", zap.Int("spools", loaded))
 				return nil
 			}
 			if entry.Operation() != jetstream.KeyValuePut {
 				continue
 			}
 			if err := c.load(entry); err != nil {
-				c.log.Error("a watermark cannot be read; that lane's frames may be delivered twice", zap.String("key", entry.Key()), zap.Error(err))
+				c.log.Error("watermarks cannot be read; that spool's frames may be delivered twice", zap.String("key", entry.Key()), zap.Error(err))
 				continue
 			}
 			loaded++
@@ -183,11 +194,11 @@ func (c *core) prepare(ctx context.Context) error {
 }
 
 func (c *core) load(entry jetstream.KeyValueEntry) error {
-	origin, epoch, lane, err := hub.ParseCustodyKey(entry.Key())
+	origin, epoch, err := hub.ParseCustodyKey(entry.Key())
 	if err != nil {
 		return err
 	}
-	return c.ledger.Load(custody.Key{Origin: origin, Epoch: epoch, Lane: lane}, entry.Value())
+	return c.ledger.Load(custody.Spool{Origin: origin, Epoch: epoch}, entry.Value(), time.Now())
 }
 
 // untilDone calls do until it succeeds (true) or ctx is done (false).

@@ -21,7 +21,11 @@ func NewFactory() receiver.Factory {
 	return receiver.NewFactory(Type,
 		func() component.Config { return defaultConfig() },
 		receiver.WithLogs(func(_ context.Context, set receiver.Settings, cfg component.Config, next consumer.Logs) (receiver.Logs, error) {
-			return shared.with(cfg.(*Config), set, frame.Logs, logsTo(next))
+			c, err := shared.with(cfg.(*Config), set, frame.Logs, logsTo(next))
+			if err == nil {
+				c.records = next
+			}
+			return c, err
 		}, component.StabilityLevelBeta),
 		receiver.WithMetrics(func(_ context.Context, set receiver.Settings, cfg component.Config, next consumer.Metrics) (receiver.Metrics, error) {
 			return shared.with(cfg.(*Config), set, frame.Metrics, metricsTo(next))

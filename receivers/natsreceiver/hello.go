@@ -3,11 +3,11 @@ package natsreceiver
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/longhaul/longhaul/internal/custody"
@@ -15,9 +15,14 @@ import (
 	"github.com/longhaul/longhaul/internal/hub"
 )
 
-// edgeForgottenAfter is when an origin that says nothing any more leaves the
-// metrics: a node that was taken out of service.
-const edgeForgottenAfter = 7 * 24 * time.Hour
+const (
+	// edgeForgottenAfter is when an origin that says nothing any more leaves the
+	// metrics: a node that was taken out of service.
+	edgeForgottenAfter = 7 * 24 * time.Hour
+	// maxHellos is how many may wait: a fleet that comes back in one moment. The
+	// client drops what comes on top; the edges repeat themselves.
+	maxHellos = 16 * 1024
+)
 
 // edges is what the relay knows of the origins from their hellos.
 type edges struct {
@@ -29,24 +34,37 @@ type edge struct {
 	at           time.Time
 	spoolBytes   int64
 	oldestUnsent float64
-	confirmed    map[custody.Key]uint64 // at the hello before
+	taken        map[custody.Key]uint64 // of lanes that were suspect at the hello before
 }
 
 func newEdges() *edges { return &edges{seen: make(map[hub.Origin]*edge)} }
 
-// update notes a hello and returns what was confirmed at the one before.
-func (e *edges) update(origin hub.Origin, hello custody.Hello, confirmed map[custody.Key]uint64) (before map[custody.Key]uint64) {
+// update notes a hello and returns what was suspect at the one before, and how far
+// that was taken.
+func (e *edges) update(origin hub.Origin, hello custody.Hello, taken map[custody.Key]uint64) (before map[custody.Key]uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if old, ok := e.seen[origin]; ok {
-		before = old.confirmed
+		before = old.taken
 	}
-	e.seen[origin] = &edge{time.Now(), hello.SpoolBytes, hello.OldestUnsentSeconds, confirmed}
+	e.seen[origin] = &edge{time.Now(), hello.SpoolBytes, hello.OldestUnsentSeconds, taken}
 	return before
 }
 
-// hello answers an edge: how far its lanes are confirmed, and whether the hub
-// has lost some of what it shipped.
+// hear answers hellos until ctx is done.
+func (c *core) hear(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case msg := <-c.hellos:
+			c.hello(msg)
+		}
+	}
+}
+
+// hello answers an edge: how far its lanes are confirmed. What it misses, by its
+// own words, becomes suspect.
 func (c *core) hello(msg *nats.Msg) {
 	origin, err := hub.ParseHelloSubject(msg.Subject)
 	if err != nil {
@@ -57,60 +75,55 @@ func (c *core) hello(msg *nats.Msg) {
 		c.log.Warn("an edge's hello cannot be read; it is ignored", zap.Stringer("origin", origin), zap.Error(err))
 		return
 	}
-	confirmed := make(map[custody.Key]uint64, len(hello.Lanes))
-	shipped := make(map[custody.Key]uint64, len(hello.Lanes))
-	var accepted []custody.Accepted
-	for _, l := range hello.Lanes {
-		lane, err := frame.ParseLane(l.Lane)
-		if err != nil {
-			continue // a lane of a later version
-		}
-		key := custody.Key{Origin: origin, Epoch: epoch, Lane: lane}
-		confirmed[key], _ = c.ledger.Confirmed(key)
-		shipped[key] = l.Shipped
-		accepted = append(accepted, custody.Accepted{Lane: l.Lane, Confirmed: confirmed[key], Stream: c.settler.storeOf(lane.Signal)})
+	id, now := custody.Spool{Origin: origin, Epoch: epoch}, time.Now()
+	if c.conflict(id, hello, now) {
+		return
 	}
-	c.settler.tell(origin, epoch, accepted)
-	before := c.edges.update(origin, hello, confirmed)
-	for key := range confirmed {
-		if was, ok := before[key]; ok && was == confirmed[key] && shipped[key] > confirmed[key] {
-			c.askForLost(key, shipped[key])
+	confirmed, suspects := c.ledger.Hear(id, hello.Lanes, now)
+	answer := custody.Confirmation{Lanes: make([]custody.Accepted, 0, len(confirmed))}
+	for lane, number := range confirmed {
+		answer.Lanes = append(answer.Lanes, custody.Accepted{Lane: lane.String(), Confirmed: number, Stream: c.settler.storeOf(lane.Signal)})
+	}
+	c.settler.answer(id, answer)
+
+	taken := make(map[custody.Key]uint64, len(suspects))
+	for _, s := range suspects {
+		taken[s.Key] = s.Taken
+	}
+	before := c.edges.update(origin, hello, taken)
+	var real []custody.Suspect
+	for _, s := range suspects {
+		was, again := before[s.Key]
+		// A lane with something to send has shipped a little more than was taken at any
+		// time; only if it stands still from one hello to the next something is wrong.
+		if s.Lane.Floor >= s.Lane.Next || again && was == s.Taken {
+			real = append(real, s)
 		}
 	}
+	c.suspects.renew(id, real, now)
 }
 
-// askForLost is called for a lane that has not moved between two hellos although
-// the edge has shipped more. If the hub holds nothing of it, it was lost there.
-func (c *core) askForLost(key custody.Key, shipped uint64) {
-	r, ok := c.readers[key.Lane.Signal]
-	if !ok {
-		return // no pipeline for this signal: its frames wait on the hub
+// conflict says whether another collector uses a copy of the spool, and if so
+// tells both: the answer goes to all that listen for this origin. It confirms
+// nothing, because a number means a different frame to each of them.
+func (c *core) conflict(id custody.Spool, hello custody.Hello, now time.Time) bool {
+	instances, news := c.instances.Hear(id, hello.Instance, now)
+	if len(instances) == 0 {
+		return false
 	}
-	stream := r.stream.Load()
-	if stream == nil {
-		return
+	text := fmt.Sprintf("%d collectors use copies of one spool (cluster %s, node %s, epoch %s; instances %s): stop all but one, "+
+		"give each of the others a node name and an empty spool directory of its own; a collector counts as stopped after %s of silence",
+		len(instances), id.Origin.Cluster, id.Origin.Node, id.Epoch, strings.Join(instances, ", "), custody.ConflictSilence)
+	c.settler.answer(id, custody.Confirmation{Conflict: text, Lanes: []custody.Accepted{}})
+	c.edges.update(id.Origin, hello, nil)
+	if news {
+		c.log.Error("a spool was copied; nothing of it is confirmed until that is resolved", zap.Stringer("origin", id.Origin), zap.String("conflict", text))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	held, err := heldFor(ctx, *stream, hub.FrameSubject(key.Lane.Signal, key.Origin))
-	if err != nil {
-		c.log.Debug("cannot ask the hub what it holds", zap.Error(err))
-		return
-	}
-	// In this order: a frame leaves the hub only after its watermark is confirmed.
-	confirmed, _ := c.ledger.Confirmed(key)
-	if held > 0 || confirmed >= shipped || c.ledger.AskedWithin(key, resendInterval, time.Now()) {
-		return
-	}
-	c.log.Warn("the hub has lost frames; the edge is asked for them",
-		zap.Stringer("origin", key.Origin), zap.Stringer("lane", key.Lane), zap.Uint64("from", confirmed+1), zap.Uint64("to", shipped))
-	c.settler.ask(key, confirmed+1)
+	return true
 }
 
-func heldFor(ctx context.Context, stream jetstream.Stream, subject string) (uint64, error) {
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
-	if err != nil {
-		return 0, fmt.Errorf("stream info: %w", err)
-	}
-	return info.State.Subjects[subject], nil
+// ofSignal says whether a key is of a signal that this relay reads.
+func (c *core) ofSignal(signal frame.Signal) (*reader, bool) {
+	r, ok := c.readers[signal]
+	return r, ok && r.stream.Load() != nil
 }

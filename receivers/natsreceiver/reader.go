@@ -89,6 +89,7 @@ func (r *reader) attach(ctx context.Context, first bool) (jetstream.Consumer, er
 	}
 	id := strconv.FormatInt(stream.CachedInfo().Created.UnixNano(), 36)
 	if old := r.store.Swap(&id); old != nil && *old != id {
+		r.ledger.StoreAgain() // the bucket may have gone with it
 		r.log.Warn("the hub has a new store; the edges are told to publish again what was not delivered", zap.Stringer("signal", r.signal))
 	}
 	r.stream.Store(&stream)

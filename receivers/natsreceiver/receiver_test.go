@@ -50,22 +50,31 @@ func startHub(t *testing.T) *server.Server {
 	return s
 }
 
-// backend is a logs backend that can refuse.
+// backend is a logs backend that can refuse. The relay's own records of gaps it
+// keeps apart.
 type backend struct {
-	mu     sync.Mutex
-	bodies []string
-	refuse func(bodies []string) error
+	mu      sync.Mutex
+	bodies  []string
+	records []string // "time body {attributes}"
+	refuse  func(bodies []string) error
+
+	refuseRecords func(records []string) error
 }
 
 func (b *backend) consume(_ context.Context, ld plog.Logs) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var bodies []string
+	var bodies, records []string
 	for _, resource := range ld.ResourceLogs().All() {
+		service, _ := resource.Resource().Attributes().Get("service.name")
 		cluster, _ := resource.Resource().Attributes().Get("k8s.cluster.name")
 		node, _ := resource.Resource().Attributes().Get("k8s.node.name")
 		for _, scope := range resource.ScopeLogs().All() {
 			for _, record := range scope.LogRecords().All() {
+				if service.Str() == "longhaul" {
+					records = append(records, fmt.Sprint(record.Timestamp().AsTime().UnixNano(), " ", record.Body().Str(), " ", record.Attributes().AsRaw()))
+					continue
+				}
 				bodies = append(bodies, cluster.Str()+"/"+node.Str()+":"+record.Body().Str())
 			}
 		}
@@ -75,7 +84,13 @@ func (b *backend) consume(_ context.Context, ld plog.Logs) error {
 			return err
 		}
 	}
+	if b.refuseRecords != nil && len(records) > 0 {
+		if err := b.refuseRecords(records); err != nil {
+			return err
+		}
+	}
 	b.bodies = append(b.bodies, bodies...)
+	b.records = append(b.records, records...)
 	return nil
 }
 
@@ -83,6 +98,12 @@ func (b *backend) got() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.bodies)
+}
+
+func (b *backend) gaps() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.records)
 }
 
 func (b *backend) refusing(f func([]string) error) {
@@ -93,7 +114,11 @@ func (b *backend) refusing(f func([]string) error) {
 
 func startReceiver(t *testing.T, url string, b *backend) (stop func()) {
 	t.Helper()
-	set := receivertest.NewNopSettings(Type)
+	return startMeasured(t, url, b, receivertest.NewNopSettings(Type))
+}
+
+func startMeasured(t *testing.T, url string, b *backend, set receiver.Settings) (stop func()) {
+	t.Helper()
 	set.Logger = zaptest.NewLogger(t)
 	config := defaultConfig()
 	config.Connection.URLs = url
@@ -147,10 +172,17 @@ func newFleet(t *testing.T, url string) *fleet {
 	return f
 }
 
-func encode(t *testing.T, number, floor uint64) []byte {
+func encode(t *testing.T, number, floor uint64) []byte { return encodeLane(t, 1, number, floor) }
+
+// encodeLane makes a frame of one item: "line N" in lane 1, "lane L line N" in others.
+func encodeLane(t *testing.T, lane uint32, number, floor uint64) []byte {
 	t.Helper()
+	text := fmt.Sprint("line ", number)
+	if lane != 1 {
+		text = fmt.Sprint("lane ", lane, " ", text)
+	}
 	ld := plog.NewLogs()
-	ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetStr(fmt.Sprint("line ", number))
+	ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetStr(text)
 	otlp, err := (&plog.ProtoMarshaler{}).MarshalLogs(ld)
 	if err != nil {
 		t.Fatal(err)
@@ -164,8 +196,8 @@ func encode(t *testing.T, number, floor uint64) []byte {
 		t.Fatal(err)
 	}
 	return frame.Append(nil, &frame.Header{
-		Codec: codec.ID(), Signal: frame.Logs, Class: frame.Live, Lane: 1, Items: 1, Epoch: epoch,
-		Number: number, Floor: floor, Uncompressed: uint32(len(otlp)), PayloadLen: uint32(len(payload)),
+		Codec: codec.ID(), Signal: frame.Logs, Class: frame.Live, Lane: lane, Items: 1, Epoch: epoch,
+		Number: number, Floor: floor, Before: number - 1, Uncompressed: uint32(len(otlp)), PayloadLen: uint32(len(payload)),
 	}, payload)
 }
 
@@ -223,9 +255,9 @@ func (f *fleet) held(stream string) uint64 {
 
 func eventually(t *testing.T, what string, met func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !met(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not so within 30 s: %s", what)
+			t.Fatalf("not so within a minute: %s", what)
 		}
 	}
 }
@@ -259,7 +291,7 @@ func TestNothingIsConfirmedWhileTheBackendRefuses(t *testing.T) {
 	f := newFleet(t, h.ClientURL())
 	confirmations := f.confirmations(store1)
 	f.publish(store1, encode(t, 1, 1))
-	time.Sleep(announceInterval + 2*settleInterval) // an absence can only be waited for
+	time.Sleep(defaultConfig().ConfirmInterval + storePace + 2*settleInterval) // an absence can only be waited for
 	if c, _ := confirmations(); c != 0 || f.held("LONGHAUL_LOGS") != 1 {
 		t.Fatalf("confirmed %d, hub holds %d", c, f.held("LONGHAUL_LOGS"))
 	}
@@ -368,7 +400,7 @@ func TestAFrameThatDoesNotDecodeConfirmsNothingBeforeIt(t *testing.T) {
 		return nil
 	})
 	eventually(t, "2 is confirmed", func() bool { c, _ := confirmations(); return c >= 2 })
-	time.Sleep(announceInterval + 2*settleInterval) // an absence can only be waited for
+	time.Sleep(defaultConfig().ConfirmInterval + storePace + 2*settleInterval) // an absence can only be waited for
 	if c, _ := confirmations(); c != 2 {
 		t.Fatalf("confirmed %d while 3 waits for the backend", c)
 	}

@@ -17,10 +17,13 @@ import (
 )
 
 const (
-	// settleInterval bounds what a crash of the relay delivers twice.
+	// storePace is the least time between two writes of one spool's watermarks; with
+	// settleInterval, how often it is looked whether there is something to write, it
+	// bounds what a crash of the relay delivers twice.
+	storePace      = time.Second
 	settleInterval = 200 * time.Millisecond
-	// announceInterval is the least time between two confirmations to one origin.
-	announceInterval = 2 * time.Second
+	// forgetInterval is how often it is looked for spools that nobody hears of any more.
+	forgetInterval = time.Hour
 	// inProgressInterval keeps frames that wait for a backend from being delivered again.
 	inProgressInterval = hub.AckWait / 3
 	storeTimeout       = 10 * time.Second
@@ -32,15 +35,21 @@ type settler struct {
 	*core
 
 	mu       sync.Mutex
-	hands    map[*arrival]struct{} // read and not yet acknowledged, given back or dropped
-	pending  []*arrival            // to acknowledge once their number is confirmed
-	announce map[custody.Key]uint64
+	hands    map[*arrival]struct{}                     // read and not yet acknowledged, given back or dropped
+	pending  []*arrival                                // to acknowledge once their number is confirmed
+	announce map[custody.Spool]map[frame.Lane]struct{} // confirmed further since they were told
 }
+
+// What a message's reply subject understands, as in the client's jetstream package.
+var (
+	ack        = []byte("+ACK")
+	inProgress = []byte("+WPI")
+)
 
 func newSettler(c *core) *settler {
 	return &settler{
 		core: c, hands: make(map[*arrival]struct{}),
-		announce: make(map[custody.Key]uint64),
+		announce: make(map[custody.Spool]map[frame.Lane]struct{}),
 	}
 }
 
@@ -50,9 +59,10 @@ func (s *settler) hold(a *arrival) {
 	s.hands[a] = struct{}{}
 }
 
-// settle acknowledges the arrival as soon as its number is durably confirmed.
+// settle acknowledges the arrival as soon as what became of it is durable.
 func (s *settler) settle(a *arrival) {
 	s.release(a)
+	a.msg, a.payload = nil, nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending = append(s.pending, a)
@@ -87,9 +97,9 @@ func (s *settler) letGo(a *arrival, err error) {
 // ask tells the edge at once to publish again from a number on.
 func (s *settler) ask(key custody.Key, from uint64) {
 	confirmed, _ := s.ledger.Confirmed(key)
-	s.tell(key.Origin, key.Epoch, []custody.Accepted{{
+	s.tell(key.Spool(), custody.Confirmation{Lanes: []custody.Accepted{{
 		Lane: key.Lane.String(), Confirmed: confirmed, Resend: from, Stream: s.storeOf(key.Lane.Signal),
-	}})
+	}}})
 }
 
 func (s *settler) storeOf(signal frame.Signal) string {
@@ -102,8 +112,10 @@ func (s *settler) storeOf(signal frame.Signal) string {
 func (s *settler) run(ctx context.Context) {
 	settle := time.NewTicker(settleInterval)
 	defer settle.Stop()
-	announce := time.NewTicker(announceInterval)
+	announce := time.NewTicker(s.config.ConfirmInterval)
 	defer announce.Stop()
+	forget := time.NewTicker(forgetInterval)
+	defer forget.Stop()
 	inProgress := time.NewTicker(inProgressInterval)
 	defer inProgress.Stop()
 	for {
@@ -111,30 +123,32 @@ func (s *settler) run(ctx context.Context) {
 		case <-ctx.Done():
 			// What was delivered in the last moment is stored and told all the same.
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-			s.settleAll(last)
+			s.settleAll(last, 0)
 			s.announceAll()
 			_ = s.nc.FlushWithContext(last) // the hub may be away; then the acknowledgements are lost and the numbers catch the repeats
 			cancel()
 			return
 		case <-settle.C:
-			s.settleAll(ctx)
+			s.settleAll(ctx, storePace)
 		case <-announce.C:
 			s.announceAll()
 		case <-inProgress.C:
 			s.keepAlive()
+		case <-forget.C:
+			s.forget(ctx)
 		}
 	}
 }
 
 // settleAll stores watermarks and acknowledges what they cover.
-func (s *settler) settleAll(ctx context.Context) {
-	if err := s.store(ctx, s.ledger.Dirty()); err != nil && ctx.Err() == nil {
+func (s *settler) settleAll(ctx context.Context, pace time.Duration) {
+	if err := s.store(ctx, s.ledger.Dirty(time.Now(), pace)); err != nil && ctx.Err() == nil {
 		s.log.Warn("watermarks cannot be stored; edges keep their data until they are", zap.Error(err))
 	}
 	s.mu.Lock()
 	var due, rest []*arrival
 	for _, a := range s.pending {
-		if confirmed, _ := s.ledger.Confirmed(a.key); a.header.Number <= confirmed {
+		if s.ledger.Due(a.key, a.header.Number, a.version) {
 			due = append(due, a)
 		} else {
 			rest = append(rest, a)
@@ -143,19 +157,17 @@ func (s *settler) settleAll(ctx context.Context) {
 	s.pending = rest
 	s.mu.Unlock()
 	for _, a := range due {
-		s.letGo(a, a.msg.Ack())
+		s.letGo(a, s.nc.Publish(a.reply, ack))
 	}
 }
 
-// store writes all watermarks at once and waits for the hub to have them.
-func (s *settler) store(ctx context.Context, marks []custody.Watermark) error {
-	if len(marks) == 0 {
-		return nil
-	}
-	futures := make([]jetstream.PubAckFuture, 0, len(marks))
-	for _, mark := range marks {
-		subject := "$KV." + hub.CustodyBucket + "." + hub.CustodyKey(mark.Key.Origin, mark.Key.Epoch, mark.Key.Lane)
-		future, err := s.js.PublishAsync(subject, mark.Value, jetstream.WithRetryAttempts(0))
+// store writes all watermarks at once and waits for the hub to have them. Those
+// that fail are dirty still and are written the next time.
+func (s *settler) store(ctx context.Context, records []custody.Record) error {
+	futures := make([]jetstream.PubAckFuture, 0, len(records))
+	for _, record := range records {
+		subject := "$KV." + hub.CustodyBucket + "." + hub.CustodyKey(record.Spool.Origin, record.Spool.Epoch)
+		future, err := s.js.PublishAsync(subject, record.Value, jetstream.WithRetryAttempts(0))
 		if err != nil {
 			return fmt.Errorf("store watermark: %w", err)
 		}
@@ -164,10 +176,9 @@ func (s *settler) store(ctx context.Context, marks []custody.Watermark) error {
 	for i, future := range futures {
 		select {
 		case <-future.Ok():
-			s.ledger.Stored(marks[i])
-			s.mu.Lock()
-			s.announce[marks[i].Key] = marks[i].Accepted
-			s.mu.Unlock()
+			confirmed, reports := s.ledger.Stored(records[i])
+			s.news(records[i].Spool, confirmed)
+			s.report(reports)
 		case err := <-future.Err():
 			if ensureErr := s.ensureBucket(ctx, err); ensureErr != nil {
 				return fmt.Errorf("store watermark: %w; %w", err, ensureErr)
@@ -178,6 +189,41 @@ func (s *settler) store(ctx context.Context, marks []custody.Watermark) error {
 		}
 	}
 	return nil
+}
+
+// news notes lanes whose origin is to be told.
+func (s *settler) news(id custody.Spool, confirmed []custody.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range confirmed {
+		lanes, ok := s.announce[id]
+		if !ok {
+			lanes = make(map[frame.Lane]struct{})
+			s.announce[id] = lanes
+		}
+		lanes[key.Lane] = struct{}{}
+	}
+}
+
+// forget removes the watermarks of spools that nobody has heard of for a month.
+func (s *settler) forget(ctx context.Context) {
+	gone := s.ledger.Forget(time.Now())
+	if len(gone) == 0 {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	stream, err := s.js.Stream(bounded, "KV_"+hub.CustodyBucket)
+	for _, id := range gone {
+		if err != nil {
+			break
+		}
+		s.log.Info("nothing was heard of a spool for a month; its watermarks are removed", zap.Stringer("origin", id.Origin), zap.Stringer("epoch", id.Epoch))
+		err = stream.Purge(bounded, jetstream.WithPurgeSubject("$KV."+hub.CustodyBucket+"."+hub.CustodyKey(id.Origin, id.Epoch)))
+	}
+	if err != nil { // the next relay finds them and tries again
+		s.log.Warn("watermarks cannot be removed", zap.Error(err))
+	}
 }
 
 // ensureBucket makes the bucket anew after the hub has lost its store; all
@@ -197,35 +243,43 @@ func (s *settler) ensureBucket(ctx context.Context, cause error) error {
 	return nil
 }
 
-// announceAll tells every origin with news how far it is confirmed.
+// announceAll tells every origin with news how far it is confirmed, all its lanes
+// in one message.
 func (s *settler) announceAll() {
 	s.mu.Lock()
 	news := s.announce
-	s.announce = make(map[custody.Key]uint64)
+	s.announce = make(map[custody.Spool]map[frame.Lane]struct{})
 	s.mu.Unlock()
-	type spool struct {
-		origin hub.Origin
-		epoch  frame.Epoch
-	}
-	lanes := make(map[spool][]custody.Accepted)
-	for key, confirmed := range news {
-		at := spool{key.Origin, key.Epoch}
-		lanes[at] = append(lanes[at], custody.Accepted{
-			Lane: key.Lane.String(), Confirmed: confirmed, Stream: s.storeOf(key.Lane.Signal),
-		})
-	}
-	for at, accepted := range lanes {
-		s.tell(at.origin, at.epoch, accepted)
+	for id, lanes := range news {
+		if s.instances.Conflicting(id, time.Now()) {
+			continue // a number means two different frames; nobody may delete for it
+		}
+		accepted := make([]custody.Accepted, 0, len(lanes))
+		for lane := range lanes {
+			if confirmed, known := s.ledger.Confirmed(custody.Key{Origin: id.Origin, Epoch: id.Epoch, Lane: lane}); known {
+				accepted = append(accepted, custody.Accepted{Lane: lane.String(), Confirmed: confirmed, Stream: s.storeOf(lane.Signal)})
+			}
+		}
+		s.tell(id, custody.Confirmation{Lanes: accepted})
 	}
 }
 
-func (s *settler) tell(origin hub.Origin, epoch frame.Epoch, lanes []custody.Accepted) {
-	body, err := json.Marshal(custody.Confirmation{Version: custody.Version, Epoch: epoch.String(), Lanes: lanes})
+// answer tells an origin at once, which is then not due for news.
+func (s *settler) answer(id custody.Spool, c custody.Confirmation) {
+	s.mu.Lock()
+	delete(s.announce, id)
+	s.mu.Unlock()
+	s.tell(id, c)
+}
+
+func (s *settler) tell(id custody.Spool, c custody.Confirmation) {
+	c.Version, c.Epoch = custody.Version, id.Epoch.String()
+	body, err := json.Marshal(c)
 	if err == nil {
-		err = s.nc.Publish(hub.CustodySubject(origin), body)
+		err = s.nc.Publish(hub.CustodySubject(id.Origin), body)
 	}
 	if err != nil { // said again in answer to the edge's next hello
-		s.log.Debug("confirmation not sent", zap.Stringer("origin", origin), zap.Error(err))
+		s.log.Debug("confirmation not sent", zap.Stringer("origin", id.Origin), zap.Error(err))
 	}
 }
 
@@ -238,7 +292,7 @@ func (s *settler) keepAlive() {
 	}
 	s.mu.Unlock()
 	for _, a := range hands {
-		_ = a.msg.InProgress() // fails when it was acknowledged a moment ago, or the link is down
+		_ = s.nc.Publish(a.reply, inProgress) // fails when the link is down; then the hub delivers again
 	}
 }
 

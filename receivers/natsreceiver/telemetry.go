@@ -24,11 +24,13 @@ type telemetry struct {
 	framesDuplicate metric.Int64Counter
 	itemsRejected   metric.Int64Counter
 	itemsLost       metric.Int64Counter
+	itemsRecovered  metric.Int64Counter
 	delay           metric.Float64Histogram
 
 	edgeAge          metric.Float64ObservableGauge
 	edgeSpoolBytes   metric.Int64ObservableGauge
 	edgeOldestUnsent metric.Float64ObservableGauge
+	conflicts        metric.Int64ObservableGauge
 	registration     metric.Registration
 }
 
@@ -53,7 +55,8 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 	t.bytesReceived = counter("longhaul_relay_bytes_received", "By", "Bytes of frames read from the hub, repeats included.")
 	t.framesDuplicate = counter("longhaul_relay_frames_duplicate", "{frame}", "Frames dropped because their number had been taken before.")
 	t.itemsRejected = counter("longhaul_relay_items_rejected", "{item}", "Items of frames that were moved to the rejected stream, by reason.")
-	t.itemsLost = counter("longhaul_lost_items", "{item}", "Items that are lost for good, by cause.")
+	t.itemsLost = counter("longhaul_lost_items", "{item}", "Items that are lost for good, by cause, counted once that is stored on the hub. What longhaul_recovered_items says is to be taken off.")
+	t.itemsRecovered = counter("longhaul_recovered_items", "{item}", "Items counted as lost by this cause that arrived after all, or whose loss is counted by another cause by now.")
 	delay, err := meter.Float64Histogram("longhaul_relay_delivery_delay", metric.WithUnit("s"),
 		metric.WithDescription("Time from a frame's newest item to its acceptance by the backends."),
 		metric.WithExplicitBucketBoundaries(delayBuckets...))
@@ -64,12 +67,19 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 	t.edgeSpoolBytes, err = meter.Int64ObservableGauge("longhaul_edge_spool_bytes", metric.WithUnit("By"),
 		metric.WithDescription("Size of the edge's spool when it last said hello."))
 	problems = append(problems, err)
+	t.conflicts, err = meter.Int64ObservableGauge("longhaul_origin_conflicts", metric.WithUnit("{collector}"),
+		metric.WithDescription("Collectors that use copies of one spool at the same time: none of their data is confirmed until all but one have stopped. Absent where all is well."))
+	problems = append(problems, err)
 	return t, errors.Join(problems...)
 }
 
 // observe begins to report the edges at every collection.
-func (t *telemetry) observe(e *edges) (err error) {
+func (t *telemetry) observe(e *edges, instances *custody.Instances) (err error) {
 	t.registration, err = t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for id, n := range instances.InConflict(time.Now()) {
+			o.ObserveInt64(t.conflicts, int64(n), metric.WithAttributes(
+				attribute.String("cluster", id.Origin.Cluster), attribute.String("node", id.Origin.Node)))
+		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		for origin, edge := range e.seen {
@@ -84,7 +94,7 @@ func (t *telemetry) observe(e *edges) (err error) {
 			o.ObserveFloat64(t.edgeOldestUnsent, edge.oldestUnsent, of)
 		}
 		return nil
-	}, t.edgeAge, t.edgeSpoolBytes, t.edgeOldestUnsent)
+	}, t.edgeAge, t.edgeSpoolBytes, t.edgeOldestUnsent, t.conflicts)
 	return err
 }
 
@@ -102,7 +112,8 @@ func (t *telemetry) delivered(a *arrival) {
 	t.itemsDelivered.Add(context.Background(), int64(a.header.Items), signalAndCluster(a.key))
 	if a.header.Last > 0 {
 		delay := max(0, time.Since(time.Unix(0, a.header.Last)))
-		t.delay.Record(context.Background(), delay.Seconds(), metric.WithAttributes(attribute.String("signal", a.key.Lane.Signal.String())))
+		t.delay.Record(context.Background(), delay.Seconds(), metric.WithAttributes(
+			attribute.String("signal", a.key.Lane.Signal.String()), attribute.String("class", a.class.String())))
 	}
 }
 
@@ -122,7 +133,17 @@ func (t *telemetry) rejected(a *arrival, reason error) {
 		attribute.String("signal", a.key.Lane.Signal.String()), attribute.String("reason", kind)))
 }
 
-func (t *telemetry) lost(key custody.Key, cause frame.Cause, items uint64) {
-	t.itemsLost.Add(context.Background(), int64(items), metric.WithAttributes(
-		attribute.String("cluster", key.Origin.Cluster), attribute.String("signal", key.Lane.Signal.String()), attribute.String("cause", cause.String())))
+// changed counts what was lost and what was recovered.
+func (t *telemetry) changed(r *custody.Report) {
+	add := func(to metric.Int64Counter, items custody.Counts) {
+		for cause, n := range items {
+			if n > 0 {
+				to.Add(context.Background(), int64(n), metric.WithAttributes(
+					attribute.String("cluster", r.Key.Origin.Cluster), attribute.String("signal", r.Key.Lane.Signal.String()),
+					attribute.String("cause", frame.Cause(cause).String())))
+			}
+		}
+	}
+	add(t.itemsLost, r.Lost)
+	add(t.itemsRecovered, r.Recovered)
 }

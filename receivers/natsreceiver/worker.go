@@ -91,17 +91,17 @@ func (w *worker) judge(ctx context.Context, a *arrival, d *delivery) {
 		w.settler.drop(a)
 		return
 	}
-	verdict, loss := w.ledger.Take(a.key, a.header.Number, a.floor, a.lost)
-	if loss.Any() {
-		w.report(a.key, loss)
-	}
+	verdict := w.ledger.Take(a.key, a.words(), time.Now())
 	switch verdict {
 	case custody.Duplicate:
 		w.telemetry.duplicate(w.signal)
 		w.settler.settle(a)
 	case custody.Early:
 		w.early(a)
-	case custody.Deliver:
+	case custody.Undecided:
+		w.settler.giveBack(a, earlyWait)
+	case custody.Deliver, custody.Late:
+		a.late = verdict == custody.Late
 		otlp, err := w.decode(a)
 		if err != nil {
 			// The frame is whole and still does not decode: it will not the next time.
@@ -177,7 +177,11 @@ func (w *worker) send(ctx context.Context, d *delivery) bool {
 
 func (w *worker) accept(d *delivery) {
 	for _, a := range d.arrivals {
-		w.ledger.Accept(a.key, a.header.Number)
+		if a.late {
+			a.version = w.ledger.Return(a.key, a.header.Number, uint64(a.header.Items), time.Now())
+		} else {
+			a.version = w.ledger.Accept(a.key, a.header.Number, time.Now())
+		}
 		w.telemetry.delivered(a)
 		w.settler.settle(a)
 	}
@@ -204,8 +208,11 @@ func (w *worker) refuse(ctx context.Context, a *arrival, reason error, cause fra
 	if !w.reject(ctx, a, reason) {
 		return false
 	}
-	w.lose(a, cause)
-	w.ledger.Accept(a.key, a.header.Number)
+	if a.late { // named as lost it was already
+		a.version = w.ledger.Return(a.key, a.header.Number, 0, time.Now())
+	} else {
+		a.version = w.ledger.Refuse(a.key, a.header.Number, cause, time.Now())
+	}
 	w.settler.settle(a)
 	return true
 }
@@ -232,33 +239,4 @@ func (w *worker) reject(ctx context.Context, a *arrival, reason error) bool {
 		}
 		return err
 	})
-}
-
-// lose counts a frame that arrived and went no further.
-func (w *worker) lose(a *arrival, cause frame.Cause) {
-	var loss custody.Loss
-	loss.Items[cause] = uint64(a.header.Items)
-	w.report(a.key, loss)
-}
-
-// report names a loss: as a metric and in the log.
-func (w *worker) report(key custody.Key, loss custody.Loss) {
-	for cause, items := range loss.Items {
-		if items > 0 {
-			w.telemetry.lost(key, frame.Cause(cause), items)
-		}
-	}
-	w.log.Warn("items are lost",
-		zap.Stringer("origin", key.Origin), zap.Stringer("epoch", key.Epoch), zap.Stringer("lane", key.Lane),
-		zap.Uint64("from", loss.From), zap.Uint64("to", loss.To), zap.Any("items", named(loss.Items)))
-}
-
-func named(items [frame.NumCauses]uint64) map[string]uint64 {
-	result := make(map[string]uint64)
-	for cause, count := range items {
-		if count > 0 {
-			result[frame.Cause(cause).String()] = count
-		}
-	}
-	return result
 }

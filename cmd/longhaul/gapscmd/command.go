@@ -1,0 +1,168 @@
+// Package gapscmd is the command `longhaul gaps`: it reads from the hub what the
+// relay knows to be lost. It changes nothing there, and needs no relay to run.
+package gapscmd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/hub"
+)
+
+type options struct {
+	connection hub.Connection
+	cluster    string
+	since      time.Duration
+	output     string
+	timeout    time.Duration
+}
+
+// NewCommand returns the command `longhaul gaps`.
+func NewCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "gaps",
+		Short: "Show what is lost for good, and why",
+		Long: `Show what the relay knows to be lost: which frames of which lane, how many
+items, for what cause, and what of it arrived after all.
+
+It reads what the relay keeps on the hub: the last 32 gaps of every lane, and as
+many of lanes that are no more. Older ones are in Loki (service_name="longhaul").
+
+The credentials need what a relay's may: to read the key-value bucket
+` + hub.CustodyBucket + `.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return err
+			}
+			gaps, err := o.read(cmd.Context(), time.Now())
+			if err != nil {
+				return err
+			}
+			if o.output == "json" {
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				return encoder.Encode(struct {
+					Gaps []gap `json:"gaps"`
+				}{gaps})
+			}
+			return print(cmd.OutOrStdout(), gaps)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.cluster, "cluster", "", "only this cluster")
+	flags.DurationVar(&o.since, "since", 0, "only what was found within this time, for example 24h (default all)")
+	flags.StringVarP(&o.output, "output", "o", "text", "text or json")
+	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait for the hub")
+	flags.StringVar(&o.connection.URLs, "url", env("LONGHAUL_NATS_URL", "nats://127.0.0.1:4222"), "the hub; several servers with commas ($LONGHAUL_NATS_URL)")
+	flags.StringVar(&o.connection.CredentialsFile, "credentials", env("LONGHAUL_NATS_CREDENTIALS", ""), "NATS credentials file ($LONGHAUL_NATS_CREDENTIALS)")
+	flags.StringVar(&o.connection.TLS.CAFile, "tls-ca", env("LONGHAUL_NATS_TLS_CA", ""), "PEM file of those who may sign the hub's certificate ($LONGHAUL_NATS_TLS_CA)")
+	flags.StringVar(&o.connection.TLS.CertFile, "tls-cert", env("LONGHAUL_NATS_TLS_CERT", ""), "client certificate, PEM file ($LONGHAUL_NATS_TLS_CERT)")
+	flags.StringVar(&o.connection.TLS.KeyFile, "tls-key", env("LONGHAUL_NATS_TLS_KEY", ""), "its key, PEM file ($LONGHAUL_NATS_TLS_KEY)")
+	return cmd
+}
+
+func env(name, otherwise string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+func (o *options) validate() error {
+	var problems []error
+	if o.cluster != "" {
+		if err := hub.ValidName(o.cluster); err != nil {
+			problems = append(problems, fmt.Errorf("--cluster: %w", err))
+		}
+	}
+	if o.since < 0 {
+		problems = append(problems, fmt.Errorf("--since: must not be negative, and is %s", o.since))
+	}
+	if o.output != "text" && o.output != "json" {
+		problems = append(problems, fmt.Errorf("--output: must be text or json, not %q", o.output))
+	}
+	return errors.Join(problems...)
+}
+
+// read returns the gaps that the hub keeps, oldest first.
+func (o *options) read(ctx context.Context, now time.Time) ([]gap, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	nc, err := o.connection.Dial(ctx, "longhaul gaps")
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	values, err := o.values(ctx, nc)
+	switch {
+	case errors.Is(err, jetstream.ErrBucketNotFound):
+		return nil, fmt.Errorf("the hub at %s has no bucket %s: no relay has run on it yet", o.connection.URLs, hub.CustodyBucket)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
+		return nil, fmt.Errorf("the server at %s has no JetStream for this account: is it the hub, and are these the relay's credentials? (%w)", o.connection.URLs, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("the hub at %s did not answer within %s: it is busy, or these credentials may not read the bucket %s", o.connection.URLs, o.timeout, hub.CustodyBucket)
+	case err != nil:
+		return nil, fmt.Errorf("read the bucket %s: %w", hub.CustodyBucket, err)
+	}
+	gaps := []gap{}
+	for id, value := range values {
+		kept, err := custody.Gaps(value)
+		if err != nil {
+			return nil, fmt.Errorf("%s, epoch %s: %w", id.Origin, id.Epoch, err)
+		}
+		for i := range kept {
+			if o.since == 0 || now.Sub(kept[i].At) <= o.since {
+				gaps = append(gaps, newGap(id, &kept[i]))
+			}
+		}
+	}
+	slices.SortFunc(gaps, compare)
+	return gaps, nil
+}
+
+func (o *options) values(ctx context.Context, nc *nats.Conn) (map[custody.Spool][]byte, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := js.KeyValue(ctx, hub.CustodyBucket)
+	if err != nil {
+		return nil, err
+	}
+	watcher, err := bucket.Watch(ctx, hub.ClusterKeys(o.cluster), jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = watcher.Stop() }() // the connection ends with it
+	values := make(map[custody.Spool][]byte)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case entry, ok := <-watcher.Updates():
+			if !ok {
+				return nil, errors.New("interrupted")
+			}
+			if entry == nil {
+				return values, nil
+			}
+			origin, epoch, err := hub.ParseCustodyKey(entry.Key())
+			if err != nil {
+				continue // of another version
+			}
+			values[custody.Spool{Origin: origin, Epoch: epoch}] = entry.Value()
+		}
+	}
+}

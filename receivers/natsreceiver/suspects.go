@@ -1,0 +1,143 @@
+package natsreceiver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/frame"
+)
+
+const (
+	// suspectInterval is how often the hub is asked, once for all suspect lanes of a signal.
+	suspectInterval = 2 * time.Second
+	// underWay is how long a frame that an edge published before it said hello may
+	// take until it stands in the hub's stream.
+	underWay = 5 * time.Second
+	// suspectRenewed is when an edge's newer word replaces an older one that could not
+	// be decided on: the hub may have a new store, which counts anew.
+	suspectRenewed = 2 * time.Minute
+)
+
+// suspects decides on lanes of which something seems to be missing: what an edge
+// has shipped and the relay has not seen, and the ends of lanes that the edge says
+// it lost. A hello says nothing about frames that are on their way, so it waits
+// until every message that was on the hub some time after the hello has left it:
+// then what was not taken is not there.
+type suspects struct {
+	*core
+	mu      sync.Mutex
+	waiting map[custody.Key]*suspicion
+}
+
+type suspicion struct {
+	custody.Suspect
+	since   time.Time
+	placed  bool   // through is set
+	through uint64 // the last message on the hub, some time after the edge spoke
+}
+
+func newSuspects(c *core) *suspects {
+	return &suspects{core: c, waiting: make(map[custody.Key]*suspicion)}
+}
+
+// renew takes in what is suspect of a spool by its latest hello; what no longer
+// is, is forgotten.
+func (s *suspects) renew(id custody.Spool, real []custody.Suspect, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	still := make(map[custody.Key]bool, len(real))
+	for _, one := range real {
+		still[one.Key] = true
+		old, ok := s.waiting[one.Key]
+		if !ok || now.Sub(old.since) > suspectRenewed {
+			s.waiting[one.Key] = &suspicion{Suspect: one, since: now}
+		}
+	}
+	for key := range s.waiting {
+		if key.Spool() == id && !still[key] {
+			delete(s.waiting, key)
+		}
+	}
+}
+
+func (s *suspects) run(ctx context.Context) {
+	ticker := time.NewTicker(suspectInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, signal := range frame.Signals {
+			due := s.due(signal, time.Now())
+			if len(due) == 0 {
+				continue
+			}
+			if err := s.decide(ctx, signal, due); err != nil && ctx.Err() == nil {
+				s.log.Debug("cannot ask the hub what it holds", zap.Error(err))
+			}
+		}
+	}
+}
+
+// due returns the suspicions of a signal that are old enough to be looked at.
+func (s *suspects) due(signal frame.Signal, now time.Time) (due []*suspicion) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, one := range s.waiting {
+		if key.Lane.Signal == signal && now.Sub(one.since) >= underWay {
+			due = append(due, one)
+		}
+	}
+	return due
+}
+
+func (s *suspects) decide(ctx context.Context, signal frame.Signal, due []*suspicion) error {
+	r, ok := s.ofSignal(signal)
+	if !ok {
+		return nil // no pipeline for this signal: its frames wait on the hub
+	}
+	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	info, err := (*r.stream.Load()).Info(bounded)
+	if err != nil {
+		return fmt.Errorf("stream info: %w", err)
+	}
+	for _, one := range due {
+		if !one.placed {
+			one.placed, one.through = true, info.State.LastSeq
+		}
+		if info.State.FirstSeq <= one.through {
+			continue // a message leaves the hub only when what became of it is stored
+		}
+		s.conclude(one)
+		s.mu.Lock()
+		if s.waiting[one.Key] == one {
+			delete(s.waiting, one.Key)
+		}
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// conclude is called when nothing of what was on the hub is left there.
+func (s *suspects) conclude(one *suspicion) {
+	now := time.Now()
+	if one.Lane.Floor >= one.Lane.Next {
+		s.ledger.Empty(one.Key, one.Lane.Next, one.Lane.Before, one.Lost, now)
+		return
+	}
+	if s.ledger.Taken(one.Key) >= one.Lane.Shipped || s.ledger.AskedWithin(one.Key, resendInterval, now) {
+		return
+	}
+	from := s.ledger.Wanted(one.Key)
+	s.log.Warn("the hub has lost frames; the edge is asked for them",
+		zap.Stringer("origin", one.Key.Origin), zap.Stringer("lane", one.Key.Lane), zap.Uint64("from", from), zap.Uint64("to", one.Lane.Shipped))
+	s.settler.ask(one.Key, from)
+}
