@@ -43,6 +43,8 @@ func TestGateCountsWhatLokiTook(t *testing.T) {
 		require.Equal(t, http.StatusNoContent, got)
 	}
 	require.Equal(t, []uint16{0, 2, 0, 2}, g.counts()[:4])
+	require.Equal(t, 4, g.onTheWay(time.Hour))
+	require.Zero(t, g.onTheWay(0))
 
 	status = http.StatusTooManyRequests // what Loki itself refuses does not count
 	got, err := post()
