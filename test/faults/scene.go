@@ -114,9 +114,10 @@ func (w *world) open(ctx context.Context, cluster string, st stage) (_ *scene, e
 		}
 		hub = s.link.Addr()
 	case lossy:
-		if s.lossy, err = newLossyLink(hub); err != nil {
+		if s.lossy, err = newLossyLink(hub, netemShape); err != nil {
 			return nil, err
 		}
+		s.note("%s", s.lossy.how)
 		hub = s.lossy.addr()
 	}
 	if st.disk != "" {
@@ -261,7 +262,7 @@ func (s *scene) killCollector(ctx context.Context) error {
 // does every 0.2 s, if the disk lets it) nor, which counts where the hub's store
 // goes with it, told the edges (every 2 s).
 const (
-	notedWithin = 2 * time.Second
+	notedWithin = time.Second
 	toldWithin  = 5 * time.Second
 )
 
@@ -386,6 +387,9 @@ func (s *scene) heal() error {
 	problems := []error{s.gate.behave(behaviour{})}
 	if s.link != nil {
 		problems = append(problems, s.link.Restore())
+	}
+	if s.lossy != nil {
+		s.lossy.heal()
 	}
 	if s.disk != "" {
 		_ = os.Remove(filepath.Join(s.disk, filler)) // mostly it is not there
