@@ -27,6 +27,7 @@ RACE_PACKAGES   = $(shell go list ./exporters/... ./receivers/... ./internal/...
 OTHER_PACKAGES  = $(shell go list ./... | grep -vE '/(exporters|receivers|internal|relay/hubextension|test/e2e|test/dashboards)(/|$$)') ./internal/lab/...
 TEST_FLAGS     ?=
 FAULTS_FLAGS   ?=
+BENCH_FLAGS    ?=
 
 .PHONY: help
 help: ## list the targets
@@ -77,6 +78,8 @@ backends: ## build Loki, Prometheus and Jaeger into the cache outside the checko
 .PHONY: faults
 faults: build backends ## kill, cut, fill and damage for ~12 minutes; FAULTS_FULL=1: an hour; FAULTS_FLAGS='--rows a,b'
 	go build -o bin/nats-server github.com/nats-io/nats-server/v2
+	go test -c -o bin/spool.test ./internal/spool
+	go test -c -o bin/faults.test ./test/faults
 	go build -o bin/faults ./test/faults
 	bin/faults --bin bin $(FAULTS_FLAGS)
 
@@ -87,6 +90,12 @@ demo: build ## three stores, three backends, one screen; DEMO_SECONDS=120 for a 
 .PHONY: bench
 bench: ## run the benchmarks
 	go test -run '^$$' -bench . -benchmem $(TEST_FLAGS) ./internal/... ./exporters/... ./receivers/...
+
+.PHONY: bench-spool
+bench-spool: build ## measure the spool beside the bare disk: append, catch-up, open, bytes a line (~6 minutes); BENCH_FLAGS='--help'
+	go build -o bin/nats-server github.com/nats-io/nats-server/v2
+	go build -o bin/bench-spool ./bench/spool
+	bin/bench-spool --bin bin $(BENCH_FLAGS)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

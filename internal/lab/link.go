@@ -37,6 +37,8 @@ type Link struct {
 	listener net.Listener  // nil while cut
 	conns    map[net.Conn]bool
 	closed   bool
+	fuse     int64         // bytes that may still go up before the link is cut, if blown is not nil
+	blown    chan struct{} // closed when that has happened
 	wg       sync.WaitGroup
 
 	up, down atomic.Int64
@@ -83,6 +85,37 @@ func (l *Link) Cut() {
 	l.set(LinkCut)
 }
 
+// CutAfter cuts the link when so many more bytes have passed towards the hub:
+// in the middle of a message, most likely. The channel is closed when that has
+// happened, or when the link was cut or restored otherwise before.
+func (l *Link) CutAfter(bytes int64) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.disarm()
+	l.fuse, l.blown = max(0, bytes), make(chan struct{})
+	return l.blown
+}
+
+// disarm forgets a CutAfter. The caller holds mu.
+func (l *Link) disarm() {
+	if l.blown != nil {
+		close(l.blown)
+		l.blown = nil
+	}
+}
+
+// burn says how many of n bytes may go up, and whether the link is to be cut then.
+func (l *Link) burn(n int) (pass int, cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.blown == nil {
+		return n, false
+	}
+	pass = int(min(int64(n), l.fuse))
+	l.fuse -= int64(pass)
+	return pass, l.fuse == 0
+}
+
 // BlackHole keeps connections open and accepts new ones, but lets nothing pass:
 // the half-open link that only time-outs reveal.
 func (l *Link) BlackHole() error { return l.open(LinkBlackHole) }
@@ -119,6 +152,7 @@ func (l *Link) open(state LinkState) error {
 }
 
 func (l *Link) set(state LinkState) {
+	l.disarm()
 	l.state = state
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -190,10 +224,18 @@ func (l *Link) pass(to, from net.Conn, count *atomic.Int64) {
 			if !l.waitUp() {
 				return
 			}
+			cut := false
+			if count == &l.up {
+				n, cut = l.burn(n)
+			}
 			// Counted first: whoever reads the bytes finds them counted.
 			count.Add(int64(n))
 			if written, err := to.Write(buf[:n]); err != nil {
 				count.Add(int64(written - n))
+				return
+			}
+			if cut {
+				l.Cut()
 				return
 			}
 		}

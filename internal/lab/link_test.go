@@ -138,3 +138,32 @@ func TestGivenPortInUse(t *testing.T) {
 	_, err = NewLoki(LokiOptions{Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port})
 	require.ErrorContains(t, err, "in use by another program")
 }
+
+func TestLinkIsCutWithinAMessage(t *testing.T) {
+	far, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer far.Close()
+	arrived := make(chan int, 1)
+	go func() {
+		c, err := far.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		b, _ := io.ReadAll(c) // ends with a reset
+		arrived <- len(b)
+	}()
+	link := newLink(t, far.Addr().String())
+	c := dial(t, link.Addr())
+	cut := link.CutAfter(1234)
+	_, err = c.Write(make([]byte, 5000))
+	require.NoError(t, err)
+	require.Equal(t, 1234, <-arrived)
+	<-cut
+	require.Equal(t, LinkCut, link.State())
+
+	require.NoError(t, link.Restore())
+	never := link.CutAfter(1 << 30)
+	link.Cut()
+	<-never
+}

@@ -8,21 +8,25 @@ type account struct {
 	duplicates int // times Loki took a number beyond the times it was sent
 	resent     int // times Loki took a number again that had been sent again for want of an answer
 	edgeLost   int // named by the collector
-	relayLost  int // named by the relay, refusals of the backend included
+	relayLost  int // named by the relay, refusals of the backend included, without what came after all
 	rejected   int // of those, refused by the backend: the edge had delivered them
+	surplus    int // of the named, what single trials named beyond what was missing in them
 }
 
-// named is what both ends know to be lost; what only one of them names does not
-// count.
-func (a account) named() int {
-	return min(a.edgeLost, a.relayLost-a.rejected) + a.rejected
+// named is what the centre knows to be lost: there people look.
+func (a account) named() int { return a.relayLost }
+
+// missing is what was acknowledged and is not there.
+func (a account) missing() int { return a.in - a.delivered }
+
+// unnamed is what is missing and nobody knows.
+func (a account) unnamed() int { return max(0, a.missing()-(a.named()-a.surplus)) }
+
+// mistaken is what is named and is there all the same. What was never
+// acknowledged may have been taken, and named, too.
+func (a account) mistaken() int {
+	return a.surplus + max(0, a.named()-a.surplus-a.missing()-a.unanswered)
 }
-
-// unnamed is what was acknowledged, is not there, and nobody knows.
-func (a account) unnamed() int { return max(0, a.in-a.delivered-a.named()) }
-
-// agreed says whether the collector and the relay name the same losses.
-func (a account) agreed() bool { return a.edgeLost == a.relayLost-a.rejected }
 
 // count compares what was sent with what Loki took (how often) and has (found).
 func count(sent []uint8, acked []bool, taken []uint16, found map[int]bool) (a account) {

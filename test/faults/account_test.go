@@ -18,14 +18,21 @@ func TestAccountKnowsEveryFate(t *testing.T) {
 	require.Equal(t, 2, a.unnamed())
 }
 
-func TestAccountNamesOnlyWhatBothEndsName(t *testing.T) {
-	a := account{in: 100, delivered: 80, edgeLost: 12, relayLost: 20, rejected: 5}
-	require.False(t, a.agreed())
-	require.Equal(t, 12+5, a.named())
+func TestAccountTellsUnnamedFromMistaken(t *testing.T) {
+	a := account{in: 100, delivered: 80, relayLost: 17, rejected: 5}
 	require.Equal(t, 3, a.unnamed())
-	a.edgeLost = 15
-	require.True(t, a.agreed())
+	require.Zero(t, a.mistaken())
+
+	a.relayLost = 24
 	require.Zero(t, a.unnamed())
+	require.Equal(t, 4, a.mistaken())
+	a.unanswered = 3
+	require.Equal(t, 1, a.mistaken(), "what was never acknowledged may have been lost, too")
+
+	// Two trials: one names 10 and misses none, the other misses 10 and names none.
+	a = account{in: 100, delivered: 90, relayLost: 10, surplus: 10}
+	require.Equal(t, 10, a.unnamed())
+	require.Equal(t, 10, a.mistaken())
 }
 
 func TestLinesCarryTheirNumber(t *testing.T) {

@@ -57,6 +57,15 @@ func newFeeder(collectorHTTP string, rate, pad int) *feeder {
 	}
 }
 
+// already notes records that were acknowledged before the feeder began.
+func (f *feeder) already(items int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for range items {
+		f.sent, f.acked = append(f.sent, 1), append(f.acked, true)
+	}
+}
+
 func (f *feeder) start(ctx context.Context) {
 	attempts, abandon := context.WithCancel(ctx)
 	feeding, stop := context.WithCancel(attempts)
@@ -184,19 +193,23 @@ func (f *feeder) post(ctx context.Context, body []byte) (reached bool, err error
 }
 
 func (f *feeder) batch(first int) plogotlp.ExportRequest {
+	return logBatch(first, batchItems, f.pad, time.Now())
+}
+
+// logBatch makes records numbered from first on, each with so many random bytes.
+func logBatch(first, items, pad int, at time.Time) plogotlp.ExportRequest {
 	logs := plog.NewLogs()
 	rl := logs.ResourceLogs().AppendEmpty()
 	rl.Resource().Attributes().PutStr("service.name", service)
 	records := rl.ScopeLogs().AppendEmpty().LogRecords()
-	records.EnsureCapacity(batchItems)
-	noise := make([]byte, f.pad*3/4)
-	now := time.Now().UnixNano()
-	for n := first; n < first+batchItems; n++ {
+	records.EnsureCapacity(items)
+	noise := make([]byte, pad*3/4)
+	for n := first; n < first+items; n++ {
 		for i := range noise {
 			noise[i] = byte(rand.Uint32())
 		}
 		record := records.AppendEmpty()
-		record.SetTimestamp(pcommon.Timestamp(now + int64(n-first)))
+		record.SetTimestamp(pcommon.Timestamp(at.UnixNano() + int64(n-first)))
 		record.SetSeverityNumber(plog.SeverityNumberInfo)
 		record.Body().SetStr(line(n, base64.StdEncoding.EncodeToString(noise)))
 	}

@@ -39,7 +39,17 @@ type gate struct {
 	server   *http.Server  // nil while refusing
 	accepted []uint16      // by number
 	troubled int           // requests that met the trouble
+	recent   []taking      // what Loki took in the last recentFor
+	underway int           // records with Loki at the moment
 }
+
+// taking is a push that Loki took.
+type taking struct {
+	at    time.Time
+	items int
+}
+
+const recentFor = time.Minute
 
 func newGate(lokiURL string) (*gate, error) {
 	port, err := lab.FreePort()
@@ -120,60 +130,97 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // pass hands a push to Loki, whether or not the relay is still there to hear the
 // answer.
 func (g *gate) pass(w http.ResponseWriter, r *http.Request, body []byte) {
-	req, err := http.NewRequestWithContext(context.WithoutCancel(r.Context()), r.Method, g.loki+r.URL.Path, bytes.NewReader(body))
+	numbers, err := numbersIn(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	g.begin(len(numbers))
+	status, answer, err := g.push(r, body)
+	g.end(numbers, err == nil && status/100 == 2)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(answer) // a relay that was killed does not hear it
+}
+
+func (g *gate) push(r *http.Request, body []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(context.WithoutCancel(r.Context()), r.Method, g.loki+r.URL.Path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
 	}
 	req.Header = r.Header.Clone()
 	resp, err := g.client.Do(req)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
-		return
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
-		return
-	}
-	if resp.StatusCode/100 == 2 {
-		if err := g.count(body); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-	}
-	w.WriteHeader(resp.StatusCode)
-	_, _ = w.Write(answer) // a relay that was killed does not hear it
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
 }
 
-// count notes the numbers of a push that Loki took.
-func (g *gate) count(body []byte) error {
+// numbersIn reads the numbers of a push's records.
+func numbersIn(body []byte) (numbers []int, err error) {
 	raw, err := snappy.Decode(nil, body)
 	if err != nil {
-		return fmt.Errorf("decode a push: %w", err)
+		return nil, fmt.Errorf("decode a push: %w", err)
 	}
 	var request push.PushRequest
 	if err := request.Unmarshal(raw); err != nil {
-		return fmt.Errorf("decode a push: %w", err)
+		return nil, fmt.Errorf("decode a push: %w", err)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	for _, stream := range request.Streams {
 		for _, entry := range stream.Entries {
-			n, ok := number(entry.Line)
-			if !ok {
-				continue
-			}
-			for len(g.accepted) <= n {
-				g.accepted = append(g.accepted, make([]uint16, 1024)...)
-			}
-			if g.accepted[n] < 1<<16-1 {
-				g.accepted[n]++
+			if n, ok := number(entry.Line); ok {
+				numbers = append(numbers, n)
 			}
 		}
 	}
-	return nil
+	return numbers, nil
+}
+
+func (g *gate) begin(items int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.underway += items
+}
+
+// end notes what became of a push that began.
+func (g *gate) end(numbers []int, taken bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.underway -= len(numbers)
+	if !taken {
+		return
+	}
+	for _, n := range numbers {
+		for len(g.accepted) <= n {
+			g.accepted = append(g.accepted, make([]uint16, 1024)...)
+		}
+		if g.accepted[n] < 1<<16-1 {
+			g.accepted[n]++
+		}
+	}
+	now := time.Now()
+	for len(g.recent) > 0 && now.Sub(g.recent[0].at) > recentFor {
+		g.recent = g.recent[1:]
+	}
+	g.recent = append(g.recent, taking{now, len(numbers)})
+}
+
+// onTheWay returns how many records Loki took in the last while or has in its
+// hands: a relay that is killed now may not have noted that.
+func (g *gate) onTheWay(last time.Duration) (items int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.recent {
+		if time.Since(t.at) <= last {
+			items += t.items
+		}
+	}
+	return items + g.underway
 }
 
 // counts returns how often Loki took each number.

@@ -18,29 +18,61 @@ const (
 	lossyQueue  = 64 // chunks under way
 )
 
-// lossyLink is a TCP proxy on loopback that delays every chunk of bytes and
-// stalls at three of ten.
+// lossyLink is a link to the hub that is slow and loses three packets of ten.
+// Where the kernel can do that it is a proxy behind a pair of interfaces on which
+// the kernel does; elsewhere the proxy, on loopback, delays every chunk of bytes
+// and stalls at three of ten.
 type lossyLink struct {
 	listener net.Listener
 	target   string
+	ns       *netns // nil where the proxy itself is slow
+	how      string
 
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	closed bool
+	healed bool
 	wg     sync.WaitGroup
 }
 
-func newLossyLink(target string) (*lossyLink, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("lossy link to %s: %w", target, err)
+func newLossyLink(target string, shape []string) (l *lossyLink, err error) {
+	l = &lossyLink{target: target, conns: make(map[net.Conn]bool)}
+	ns, err := newNetns(shape)
+	if err == nil {
+		l.ns, l.how = ns, "packets delayed and dropped by the kernel"
+		l.listener, err = ns.listen()
+		if err != nil {
+			ns.close()
+		}
 	}
-	l := &lossyLink{listener: listener, target: target, conns: make(map[net.Conn]bool)}
+	if err != nil {
+		l.ns, l.how = nil, fmt.Sprintf("a proxy delays and stalls, because the kernel cannot (%v)", err)
+		if l.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return nil, fmt.Errorf("lossy link to %s: %w", target, err)
+		}
+	}
 	l.wg.Go(l.accept)
 	return l, nil
 }
 
 func (l *lossyLink) addr() string { return l.listener.Addr().String() }
+
+// heal makes a good link of it.
+func (l *lossyLink) heal() {
+	l.mu.Lock()
+	l.healed = true
+	l.mu.Unlock()
+	if l.ns != nil {
+		l.ns.clear()
+	}
+}
+
+// stalls says whether the proxy itself has to be slow.
+func (l *lossyLink) stalls() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ns == nil && !l.healed
+}
 
 func (l *lossyLink) close() {
 	_ = l.listener.Close()
@@ -51,6 +83,9 @@ func (l *lossyLink) close() {
 	}
 	l.mu.Unlock()
 	l.wg.Wait()
+	if l.ns != nil {
+		l.ns.close()
+	}
 }
 
 func (l *lossyLink) accept() {
@@ -106,9 +141,11 @@ func (l *lossyLink) pass(to, from net.Conn) {
 		}
 	})
 	for c := range queue {
-		time.Sleep(time.Until(c.due))
-		if rand.Float64() < lossyChance {
-			time.Sleep(rand.N(lossyStall))
+		if l.stalls() {
+			time.Sleep(time.Until(c.due))
+			if rand.Float64() < lossyChance {
+				time.Sleep(rand.N(lossyStall))
+			}
 		}
 		if _, err := to.Write(c.bytes); err != nil {
 			break

@@ -109,8 +109,10 @@ func run(ctx context.Context, o options) (ok bool, err error) {
 	say("seed %d, stores and logs in %s", w.seed, w.dir)
 	defer func() { err = errors.Join(err, w.clean(o.keep || o.dir != "" || !ok)) }()
 	defer w.stopBackends()
-	if err := w.startBackends(ctx); err != nil {
-		return false, err
+	if slices.ContainsFunc(chosen, func(r row) bool { return r.offline == nil }) {
+		if err := w.startBackends(ctx); err != nil {
+			return false, err
+		}
 	}
 	var results []result
 	for _, r := range chosen {
@@ -218,6 +220,10 @@ func (w *world) play(ctx context.Context, r row, d dose, keep bool) result {
 }
 
 func (w *world) perform(ctx context.Context, res *result) {
+	if res.row.offline != nil {
+		w.performOffline(ctx, res)
+		return
+	}
 	s, err := w.open(ctx, res.row.name, res.row.stage)
 	if errors.Is(err, errSkip) {
 		res.skipped = err.Error()
@@ -235,7 +241,7 @@ func (w *world) perform(ctx context.Context, res *result) {
 		}
 	}
 	a, problems, err := s.settle(ctx)
-	res.account, res.notes = a, s.notes
+	res.account, res.explained, res.notes = a, s.explained, s.notes
 	res.problems = append(res.problems, problems...)
 	if err != nil {
 		res.problems = append(res.problems, err.Error())
@@ -245,5 +251,20 @@ func (w *world) perform(ctx context.Context, res *result) {
 	}
 	if missing := s.missing(); missing != "" && res.failed() {
 		res.problems = append(res.problems, "not in Loki: numbers "+missing)
+	}
+}
+
+// performOffline does a row that needs no collector, no hub and no backend.
+func (w *world) performOffline(ctx context.Context, res *result) {
+	dir := filepath.Join(w.dir, res.row.name)
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		res.account, res.notes, res.problems, err = res.row.offline(ctx, w, dir, res.dose)
+	}
+	if err != nil {
+		res.problems = append(res.problems, err.Error())
+	}
+	if n := res.mistaken(); n > 0 {
+		res.notes = append(res.notes, fmt.Sprintf("%d items are named as lost and are there", n))
 	}
 }

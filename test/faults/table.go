@@ -9,12 +9,13 @@ import (
 // result is what a row came to.
 type result struct {
 	account
-	row      row
-	dose     dose
-	seconds  float64
-	skipped  string
-	problems []string
-	notes    []string
+	row       row
+	dose      dose
+	seconds   float64
+	explained int // duplicates
+	skipped   string
+	problems  []string
+	notes     []string
 }
 
 func (r result) failed() bool { return len(r.problems) > 0 }
@@ -34,11 +35,11 @@ func (r result) verdict() string {
 func printResults(w io.Writer, results []result) (ok bool) {
 	ok = true
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "fault\ttimes\titems in\tdelivered\tduplicates\tsent twice\tnamed lost\tunnamed lost\tseconds\t\t")
+	fmt.Fprintln(t, "fault\ttimes\titems in\tdelivered\tduplicates\tat most\tsent twice\tnamed lost\tyet delivered\tunnamed lost\tseconds\t\t")
 	var done, named, unnamed, duplicates int
 	for _, r := range results {
 		if r.skipped != "" {
-			fmt.Fprintf(t, "%s\t%v\t\t\t\t\t\t\t\t  %s\t\n", r.row.name, r.dose, r.verdict())
+			fmt.Fprintf(t, "%s\t%v\t\t\t\t\t\t\t\t\t\t  %s\t\n", r.row.name, r.dose, r.verdict())
 			continue
 		}
 		done++
@@ -46,11 +47,11 @@ func printResults(w io.Writer, results []result) (ok bool) {
 		unnamed += r.unnamed()
 		duplicates += r.duplicates
 		ok = ok && !r.failed()
-		fmt.Fprintf(t, "%s\t%v\t%d\t%d\t%d\t%d\t%d\t%d\t%.0f\t  %s\t\n", r.row.name, r.dose,
-			r.in, r.delivered, r.duplicates, r.resent, r.named(), r.unnamed(), r.seconds, r.verdict())
+		fmt.Fprintf(t, "%s\t%v\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.0f\t  %s\t\n", r.row.name, r.dose,
+			r.in, r.delivered, r.duplicates, r.explained, r.resent, r.named(), r.mistaken(), r.unnamed(), r.seconds, r.verdict())
 	}
 	_ = t.Flush() // the terminal's trouble
-	fmt.Fprintln(w, "delivered: distinct acknowledged numbers found in Loki. duplicates: counted by the proxy before Loki.")
+	fmt.Fprint(w, legend)
 	for _, r := range results {
 		for _, p := range r.problems {
 			fmt.Fprintf(w, "%s: %s\n", r.row.name, p)
@@ -62,3 +63,9 @@ func printResults(w io.Writer, results []result) (ok bool) {
 	fmt.Fprintf(w, "RESULT faults rows=%d named_lost=%d unnamed_lost=%d duplicates=%d\n", done, named, unnamed, duplicates)
 	return ok && unnamed == 0
 }
+
+const legend = `delivered: distinct acknowledged numbers found in Loki (read from the spool where no collector runs).
+duplicates: counted by the proxy before Loki; at most: what was on its way when a relay was killed.
+sent twice: arrived again because the feeder had got no answer and sent it again.
+named lost: by the relay, without what came after all; yet delivered: of these, what is there.
+`
