@@ -88,6 +88,13 @@ demo: build ## three stores, three backends, one screen; DEMO_SECONDS=120 for a 
 bench: ## run the benchmarks
 	go test -run '^$$' -bench . -benchmem $(TEST_FLAGS) ./internal/... ./exporters/... ./receivers/...
 
+BENCH_LOGS_FLAGS ?=
+
+.PHONY: bench-logs
+bench-logs: build ## container logs: cost of a line, ours and an OpenTelemetry Collector's; BENCH_LOGS_FLAGS='-lines 500000'
+	go build -o bin/bench-logs ./bench/logs
+	bin/bench-logs -bin bin $(BENCH_LOGS_FLAGS)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
