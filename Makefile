@@ -70,6 +70,11 @@ test-dashboards: build ## run every query of the dashboards against the real bac
 test-e2e: build ## the whole path with real Loki, Prometheus and Jaeger
 	E2E_BINARIES=$(CURDIR)/bin go test -timeout 45m -count=1 -v $(TEST_FLAGS) ./test/e2e/...
 
+.PHONY: test-containers
+test-containers: build ## log files of real containers; needs root, containerd and runc, which it installs with apt-get if it can
+	test/containers/install.sh
+	CONTAINERS_BINARIES=$(CURDIR)/bin go -C test/containers test -timeout 20m -count=1 -v $(TEST_FLAGS) ./...
+
 .PHONY: backends
 backends: ## build Loki, Prometheus and Jaeger into the cache outside the checkout
 	go run ./internal/lab/cmd/backends
