@@ -39,7 +39,8 @@ var burstRows = append([]row{
 
 var dripRows = append([]row{
 	{"CPU, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.cpu.Seconds() / f.elapsed.Seconds() }},
-	{"CPU while quiet, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.quiet }},
+	{"CPU without files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.still }},
+	{"CPU with quiet files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.quiet }},
 }, common...)
 
 func (p pair) any() *figures {

@@ -37,6 +37,7 @@ type figures struct {
 	elapsed            time.Duration // in which cpu was spent
 	idle, steady, peak int64         // resident bytes: before, median during, most
 	disk, wire         int64         // bytes
+	still              float64       // cores used while there is no file
 	quiet              float64       // cores used while no file grows; drip
 }
 
@@ -160,7 +161,7 @@ type meter struct {
 func (m *meter) begin(ctx context.Context) (err error) {
 	m.pid = m.contender.collector.PID()
 	sample := watchResident(ctx, m.pid)
-	err = pause(ctx, idleTime)
+	m.still, err = m.cores(ctx, idleTime)
 	m.idle = sample()
 	if err != nil {
 		return err
@@ -221,21 +222,26 @@ func (m *meter) end() error {
 }
 
 // rest measures what files cost that do not grow.
-func (m *meter) rest(ctx context.Context) error {
+func (m *meter) rest(ctx context.Context) (err error) {
+	m.quiet, err = m.cores(ctx, quietTime)
+	return err
+}
+
+// cores returns how many cores the collector keeps busy for a while.
+func (m *meter) cores(ctx context.Context, d time.Duration) (float64, error) {
 	from, err := usageOf(m.pid)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	began := time.Now()
-	if err := pause(ctx, quietTime); err != nil {
-		return err
+	if err := pause(ctx, d); err != nil {
+		return 0, err
 	}
 	to, err := usageOf(m.pid)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	m.quiet = (to.cpu - from.cpu).Seconds() / time.Since(began).Seconds()
-	return nil
+	return (to.cpu - from.cpu).Seconds() / time.Since(began).Seconds(), nil
 }
 
 // moveAll moves what is in one directory to another.
