@@ -71,6 +71,11 @@ test-dashboards: build ## run every query of the dashboards against the real bac
 test-e2e: build ## the whole path with real Loki, Prometheus and Jaeger
 	E2E_BINARIES=$(CURDIR)/bin go test -timeout 45m -count=1 -v $(TEST_FLAGS) ./test/e2e/...
 
+.PHONY: test-containers
+test-containers: build ## log files of real containers; needs root, containerd and runc, which it installs with apt-get if it can
+	test/containers/install.sh
+	CONTAINERS_BINARIES=$(CURDIR)/bin go -C test/containers test -timeout 20m -count=1 -v $(TEST_FLAGS) ./...
+
 .PHONY: backends
 backends: ## build Loki, Prometheus and Jaeger into the cache outside the checkout
 	go run ./internal/lab/cmd/backends
@@ -96,6 +101,13 @@ bench-spool: build ## measure the spool beside the bare disk: append, catch-up, 
 	go build -o bin/nats-server github.com/nats-io/nats-server/v2
 	go build -o bin/bench-spool ./bench/spool
 	bin/bench-spool --bin bin $(BENCH_FLAGS)
+
+BENCH_LOGS_FLAGS ?=
+
+.PHONY: bench-logs
+bench-logs: build ## container logs: cost of a line, ours and an OpenTelemetry Collector's; BENCH_LOGS_FLAGS='-lines 500000'
+	go build -o bin/bench-logs ./bench/logs
+	bin/bench-logs -bin bin $(BENCH_LOGS_FLAGS)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

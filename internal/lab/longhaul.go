@@ -13,8 +13,9 @@ import (
 type RelayOptions struct {
 	Binary string
 	Dir    string // hub's store and log
-	// ConfigFile replaces the embedded default configuration.
-	ConfigFile string
+	// ConfigFile replaces the embedded default configuration; Overlay is a file
+	// laid over whichever is used.
+	ConfigFile, Overlay string
 	// Where to deliver. Empty values leave the defaults.
 	LokiURL, PrometheusURL, JaegerOTLP string
 	NATSPort, HealthPort, MetricsPort  int
@@ -68,7 +69,7 @@ func NewRelay(o RelayOptions) (*Relay, error) {
 	r.Process = NewProcess(Spec{
 		Name:    "longhaul-relay",
 		Binary:  o.Binary,
-		Args:    configArgs(o.ConfigFile),
+		Args:    configArgs(o.ConfigFile, o.Overlay),
 		Env:     environment(env),
 		LogFile: filepath.Join(o.Dir, "relay.log"),
 		Ready:   httpReady(r.HealthURL),
@@ -83,8 +84,9 @@ type CollectorOptions struct {
 	Cluster string
 	Node    string
 	NATSURL string
-	// ConfigFile replaces the embedded default configuration.
-	ConfigFile              string
+	// ConfigFile replaces the embedded default configuration; Overlay is a file
+	// laid over whichever is used.
+	ConfigFile, Overlay     string
 	OTLPGRPC, OTLPHTTP      int
 	HealthPort, MetricsPort int
 	// Env adds to and overrides the environment made from the above.
@@ -139,7 +141,7 @@ func NewCollector(o CollectorOptions) (*Collector, error) {
 	c.Process = NewProcess(Spec{
 		Name:    "longhaul-collector",
 		Binary:  o.Binary,
-		Args:    configArgs(o.ConfigFile),
+		Args:    configArgs(o.ConfigFile, o.Overlay),
 		Env:     environment(env),
 		LogFile: filepath.Join(o.Dir, "collector.log"),
 		Ready:   httpReady(c.HealthURL),
@@ -147,11 +149,16 @@ func NewCollector(o CollectorOptions) (*Collector, error) {
 	return c, nil
 }
 
-func configArgs(file string) []string {
-	if file == "" {
+func configArgs(file, overlay string) []string {
+	switch {
+	case overlay == "" && file == "":
 		return nil
+	case overlay == "":
+		return []string{"--config", file}
+	case file == "":
+		file = "longhaul:default"
 	}
-	return []string{"--config", file}
+	return []string{"--config", file, "--config", overlay}
 }
 
 // environment leaves out empty values, so that they mean the default.
