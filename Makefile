@@ -23,8 +23,8 @@ COLLECTOR_MAX_BYTES := 72000000
 
 # The race detector multiplies compile time: it runs on our own packages, not on
 # the mains, which link everything, nor on the tests that start real processes.
-RACE_PACKAGES   = $(shell go list ./exporters/... ./receivers/... ./internal/... ./relay/hubextension/... | grep -v /internal/lab)
-OTHER_PACKAGES  = $(shell go list ./... | grep -vE '/(exporters|receivers|internal|relay/hubextension|test/e2e|test/dashboards)(/|$$)') ./internal/lab/...
+RACE_PACKAGES   = $(shell go list ./exporters/... ./processors/... ./receivers/... ./internal/... ./relay/hubextension/... | grep -v /internal/lab)
+OTHER_PACKAGES  = $(shell go list ./... | grep -vE '/(exporters|processors|receivers|internal|relay/hubextension|test/e2e|test/dashboards)(/|$$)') ./internal/lab/...
 TEST_FLAGS     ?=
 FAULTS_FLAGS   ?=
 BENCH_FLAGS    ?=
@@ -76,6 +76,11 @@ test-containers: build ## log files of real containers; needs root, containerd a
 	test/containers/install.sh
 	CONTAINERS_BINARIES=$(CURDIR)/bin go -C test/containers test -timeout 20m -count=1 -v $(TEST_FLAGS) ./...
 
+.PHONY: test-kubelet
+test-kubelet: build ## names and usage from a real kubelet; needs root, containerd and runc; builds the kubelet once (minutes)
+	go -C test/kubelet build -ldflags '-s -w' -o $(CURDIR)/bin/kubelet k8s.io/kubernetes/cmd/kubelet
+	KUBELET_BINARIES=$(CURDIR)/bin go -C test/kubelet test -timeout 20m -count=1 -v $(TEST_FLAGS) ./...
+
 .PHONY: backends
 backends: ## build Loki, Prometheus and Jaeger into the cache outside the checkout
 	go run ./internal/lab/cmd/backends
@@ -94,7 +99,7 @@ demo: build ## three stores, three backends, one screen; DEMO_SECONDS=120 for a 
 
 .PHONY: bench
 bench: ## run the benchmarks
-	go test -run '^$$' -bench . -benchmem $(TEST_FLAGS) ./internal/... ./exporters/... ./receivers/...
+	go test -run '^$$' -bench . -benchmem $(TEST_FLAGS) ./internal/... ./exporters/... ./processors/... ./receivers/...
 
 .PHONY: bench-spool
 bench-spool: build ## measure the spool beside the bare disk: append, catch-up, open, bytes a line (~6 minutes); BENCH_FLAGS='--help'

@@ -24,6 +24,7 @@ import (
 
 	"github.com/longhaul/longhaul/exporters/natsexporter"
 	"github.com/longhaul/longhaul/internal/distribution"
+	"github.com/longhaul/longhaul/processors/podmetadataprocessor"
 	"github.com/longhaul/longhaul/receivers/containerlogsreceiver"
 	"github.com/longhaul/longhaul/receivers/prometheusreceiver"
 )
@@ -46,6 +47,7 @@ func components() distribution.Components {
 		},
 		Processors: []distribution.Part[processor.Factory]{
 			{Factory: memorylimiterprocessor.NewFactory(), Module: core + "/processor/memorylimiterprocessor"},
+			{Factory: podmetadataprocessor.NewFactory(), Module: own + "/processors/podmetadataprocessor"},
 			{Factory: resourceprocessor.NewFactory(), Module: contrib + "/processor/resourceprocessor"},
 			{Factory: filterprocessor.NewFactory(), Module: contrib + "/processor/filterprocessor"},
 			{Factory: transformprocessor.NewFactory(), Module: contrib + "/processor/transformprocessor"},

@@ -2,9 +2,9 @@
 // Collector with the components a small cluster needs, and our nats exporter,
 // which keeps what it accepts on disk until the centre has it.
 //
-// Without --config it runs config.yaml of this directory, embedded. What it
-// may be made of is in components.go; how the program behaves is in
-// internal/distribution.
+// Without --config it runs config.yaml of this directory, embedded, and on a node
+// with a kubelet kubelet.yaml over it. What it may be made of is in
+// components.go; how the program behaves is in internal/distribution.
 package main
 
 import (
@@ -14,8 +14,12 @@ import (
 	"github.com/longhaul/longhaul/internal/distribution"
 )
 
-//go:embed config.yaml
-var defaultConfig []byte
+var (
+	//go:embed config.yaml
+	defaultConfig []byte
+	//go:embed kubelet.yaml
+	kubeletConfig []byte // with LONGHAUL_KUBELET_URL
+)
 
 // The edge shares 8 GB with the shop's own software. The soft limit makes the
 // garbage collector work harder rather than let a burst grow the process; the
@@ -41,7 +45,10 @@ func defaults() ([][]byte, error) {
 	if err := distribution.Require("LONGHAUL_CLUSTER", "the name of the cluster this node belongs to"); err != nil {
 		return nil, err
 	}
-	return [][]byte{defaultConfig}, nil
+	if os.Getenv("LONGHAUL_KUBELET_URL") == "" {
+		return [][]byte{defaultConfig}, nil
+	}
+	return [][]byte{defaultConfig, kubeletConfig}, nil
 }
 
 // nameNode gives LONGHAUL_NODE its default, the host name. In Kubernetes the

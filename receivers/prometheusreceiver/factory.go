@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/collector/receiver"
 	"go.uber.org/zap"
 
+	_ "github.com/longhaul/longhaul/internal/kubeletsd" // longhaul: pods of this node, without the API server
 	"github.com/longhaul/longhaul/receivers/prometheusreceiver/internal/apiserver"
 	"github.com/longhaul/longhaul/receivers/prometheusreceiver/internal/metadata"
 	"github.com/longhaul/longhaul/receivers/prometheusreceiver/internal/targetallocator"

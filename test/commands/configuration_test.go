@@ -16,7 +16,7 @@ const documentation = "../../docs/configuration.md"
 // default as the configuration has it.
 func TestDocumentedVariables(t *testing.T) {
 	for program, files := range map[string][]string{
-		"longhaul-collector": {"../../collector/config.yaml"},
+		"longhaul-collector": {"../../collector/config.yaml", "../../collector/kubelet.yaml"},
 		"longhaul-relay":     {"../../relay/config/relay.yaml", "../../relay/config/embedded-hub.yaml", "../../relay/config/external-hub.yaml"},
 	} {
 		t.Run(program, func(t *testing.T) {
@@ -45,9 +45,10 @@ func TestDocumentedVariables(t *testing.T) {
 // print-config prints.
 func TestDocumentedKeysExist(t *testing.T) {
 	// Upstream's TLS keys are printed when they have a value.
+	kubelet := []string{"LONGHAUL_KUBELET_URL=https://10.0.0.4:10250"}
 	tls := []string{"LONGHAUL_NATS_TLS_CA=/ca.pem", "LONGHAUL_NATS_TLS_CERT=/crt.pem", "LONGHAUL_NATS_TLS_KEY=/key.pem"}
 	for program, environments := range map[string][][]string{
-		"longhaul-collector": {append(tls, "LONGHAUL_CLUSTER=store-0001")},
+		"longhaul-collector": {append(append(tls, "LONGHAUL_CLUSTER=store-0001"), kubelet...)},
 		"longhaul-relay":     {tls, append(tls, "LONGHAUL_NATS_URL=tls://nats.example:4222")},
 	} {
 		t.Run(program, func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -43,6 +44,7 @@ var least = map[string]string{
 var valueSets = []valueSet{
 	{"defaults", collectorChart, ``},
 	{"root", collectorChart, `access: root`},
+	{"no kubelet", collectorChart, `kubelet: {enabled: false}`},
 	{"everything", collectorChart, `
 nats:
   url: tls://a.example.com:4222,tls://b.example.com:4222
@@ -51,6 +53,7 @@ nats:
 spool: {hostPath: /data/spool, maxBytes: 8GiB}
 podLogs: {linkTargets: [/var/lib/docker/containers]}
 hostMetrics: {mountHostRoot: true}
+kubelet: {port: 10350, insecureSkipVerify: true, nodesProxy: true}
 otlp: {hostPorts: true}
 metrics: {host: 0.0.0.0}
 scrape: [{targets: ['10.0.0.7:9100'], labels: {job: node}}]
@@ -152,6 +155,8 @@ type objects struct {
 	statefulSet *appsv1.StatefulSet
 	configMap   *corev1.ConfigMap
 	account     *corev1.ServiceAccount
+	role        *rbacv1.ClusterRole
+	binding     *rbacv1.ClusterRoleBinding
 	services    []*corev1.Service
 }
 
@@ -196,6 +201,12 @@ func parse(manifests string) (*objects, error) {
 		case "ServiceAccount":
 			o.account = &corev1.ServiceAccount{}
 			into = o.account
+		case "ClusterRole":
+			o.role = &rbacv1.ClusterRole{}
+			into = o.role
+		case "ClusterRoleBinding":
+			o.binding = &rbacv1.ClusterRoleBinding{}
+			into = o.binding
 		case "Service":
 			service := &corev1.Service{}
 			o.services = append(o.services, service)
@@ -322,6 +333,8 @@ func TestRefusedValues(t *testing.T) {
 		{collectorChart, merge(c, "spool: {hostPath: spool}"), "/spool/hostPath"},
 		{collectorChart, merge(c, "spool: {hostPath: /}"), "/spool/hostPath"},
 		{collectorChart, merge(c, "access: everything"), "/access"},
+		{collectorChart, merge(c, "kubelet: {port: 0}"), "/kubelet/port"},
+		{collectorChart, merge(c, "kubelet: {nodesProxy: maybe}"), "/kubelet/nodesProxy"},
 		{collectorChart, merge(c, "logLevel: loud"), "/logLevel"},
 		{collectorChart, merge(c, "configMode: both"), "/configMode"},
 		{collectorChart, merge(c, "config: a string"), "/config"},
@@ -452,7 +465,9 @@ func TestNotesWarnOfAnOpenHub(t *testing.T) {
 		want, not     []string
 	}{
 		{collectorChart, "", []string{"WARNING", "pod-security", "store-0421", "access=root"}, nil},
-		{collectorChart, "nats: {credentials: {existingSecret: s}}", []string{"store-0421"}, []string{"WARNING"}},
+		{collectorChart, "nats: {credentials: {existingSecret: s}}, kubelet: {nodesProxy: true}", []string{"store-0421", "insecureSkipVerify"}, []string{"WARNING"}},
+		{collectorChart, "nats: {credentials: {existingSecret: s}}, kubelet: {enabled: false}", []string{"store-0421"}, []string{"WARNING", "kubelet"}},
+		{collectorChart, "nats: {credentials: {existingSecret: s}}", []string{"kubelet.nodesProxy=true"}, nil}, // an old Kubernetes
 		{relayChart, "", []string{"hub.tls is not set", "takes data from", "lh-longhaul-relay-hub"}, []string{"persistence is off"}},
 		{relayChart, "hub: {tls: {existingSecret: s, clientCaKey: ca.crt}}", []string{"tls://lh-longhaul-relay-hub.longhaul.svc:4222"}, []string{"WARNING"}},
 		{relayChart, "persistence: {enabled: false}", []string{"persistence is off"}, nil},

@@ -85,6 +85,11 @@ func argument(containerfile, name string) string {
 	return ""
 }
 
+// fields are what a pod may ask of itself.
+var fields = map[string]string{"spec.nodeName": "node-a.example.com", "status.hostIP": "fd00:10::21"}
+
+var reference = regexp.MustCompile(`\$\([A-Z_]+\)`)
+
 // environment is a container's, with what Kubernetes fills in.
 func environment(t *testing.T, c corev1.Container) map[string]string {
 	t.Helper()
@@ -95,11 +100,20 @@ func environment(t *testing.T, c corev1.Container) map[string]string {
 		}
 		env[e.Name] = e.Value
 		if e.ValueFrom != nil {
-			if e.ValueFrom.FieldRef == nil || e.ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
+			if e.ValueFrom.FieldRef == nil || fields[e.ValueFrom.FieldRef.FieldPath] == "" {
 				t.Errorf("%s comes from somewhere this test does not know", e.Name)
+				continue
 			}
-			env[e.Name] = "node-a.example.com"
+			env[e.Name] = fields[e.ValueFrom.FieldRef.FieldPath]
 		}
+		// $(NAME) is a variable given before.
+		env[e.Name] = reference.ReplaceAllStringFunc(env[e.Name], func(name string) string {
+			value, found := env[strings.Trim(name, "$()")]
+			if !found {
+				t.Errorf("%s refers to %s, which is not given before it", e.Name, name)
+			}
+			return value
+		})
 	}
 	return env
 }
@@ -128,6 +142,8 @@ func files(t *testing.T, o *objects) *strings.Replacer {
 				}
 			case v.Secret != nil:
 				content = secretFiles(t)
+			case v.Projected != nil:
+				content = projectedFiles(t, v.Projected)
 			}
 		}
 		if m.SubPath != "" {
@@ -142,6 +158,24 @@ func files(t *testing.T, o *objects) *strings.Replacer {
 		}
 	}
 	return strings.NewReplacer(replace...)
+}
+
+// projectedFiles are a token of the service account and the CA that Kubernetes
+// puts into every namespace.
+func projectedFiles(t *testing.T, projected *corev1.ProjectedVolumeSource) map[string]string {
+	t.Helper()
+	content := map[string]string{}
+	for _, s := range projected.Sources {
+		switch {
+		case s.ServiceAccountToken != nil:
+			content[s.ServiceAccountToken.Path] = "a token"
+		case s.ConfigMap != nil && s.ConfigMap.Name == "kube-root-ca.crt" && s.ConfigMap.Items[0].Key == "ca.crt":
+			content[s.ConfigMap.Items[0].Path] = secretFiles(t)["ca.crt"]
+		default:
+			t.Errorf("a source this test does not know: %+v", s)
+		}
+	}
+	return content
 }
 
 func write(t *testing.T, path, text string) {

@@ -98,6 +98,46 @@ func user(pod *corev1.PodSpec, c corev1.Container) (uid, gid int64, groups []int
 
 func isTrue(b *bool) bool { return b != nil && *b }
 
+// The account may read what the kubelet says, and nothing of the API server; and
+// only with kubelet.enabled does the collector's container, and no other, get a
+// token.
+func TestTheAccountMayReadTheKubeletAlone(t *testing.T) {
+	forEachSet(t, func(t *testing.T, set valueSet) {
+		o := mustParse(t, set)
+		wanted := set.chart == collectorChart && set.name != "no kubelet"
+		if (o.role != nil) != wanted || (o.binding != nil) != wanted {
+			t.Fatalf("role %v, binding %v, want %v", o.role, o.binding, wanted)
+		}
+		env := environment(t, o.pod().Containers[0])
+		if (env["LONGHAUL_KUBELET_URL"] != "") != wanted || (env["LONGHAUL_KUBELET_TOKEN"] != "") != wanted {
+			t.Errorf("kubelet %q with token %q, want %v", env["LONGHAUL_KUBELET_URL"], env["LONGHAUL_KUBELET_TOKEN"], wanted)
+		}
+		for _, c := range o.pod().InitContainers {
+			if slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "kubelet" }) {
+				t.Errorf("%s sees the token", c.Name)
+			}
+		}
+		if !wanted {
+			return
+		}
+		resources := []string{"nodes/metrics", "nodes/pods"}
+		if strings.Contains(set.values, "nodesProxy: true") {
+			resources = append(resources, "nodes/proxy")
+		}
+		if len(o.role.Rules) != 1 || !slices.Equal(o.role.Rules[0].Verbs, []string{"get"}) ||
+			!slices.Equal(o.role.Rules[0].APIGroups, []string{""}) || !slices.Equal(o.role.Rules[0].Resources, resources) {
+			t.Errorf("the role allows %+v, want get on %v", o.role.Rules, resources)
+		}
+		if o.binding.RoleRef.Name != o.role.Name || o.binding.RoleRef.Kind != "ClusterRole" {
+			t.Errorf("the binding is to %+v, the role is %s", o.binding.RoleRef, o.role.Name)
+		}
+		account := o.pod().ServiceAccountName
+		if len(o.binding.Subjects) != 1 || o.binding.Subjects[0].Name != account || o.binding.Subjects[0].Namespace != "longhaul" {
+			t.Errorf("the binding is for %+v, the pod runs as %s", o.binding.Subjects, account)
+		}
+	})
+}
+
 // A probe that asked the hub or a backend would restart a collector that is
 // doing its work.
 func TestProbesAskTheProcessAlone(t *testing.T) {

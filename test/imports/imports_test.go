@@ -98,6 +98,7 @@ func TestRulesSeeWhatTheyForbid(t *testing.T) {
 	collector := dependencies(t, "./collector")[module+"collector"]
 	for _, needed := range []string{
 		module + "exporters/natsexporter", module + "receivers/containerlogsreceiver",
+		module + "processors/podmetadataprocessor", module + "internal/kubeletsd",
 		"github.com/prometheus/prometheus/discovery/file", "github.com/prometheus/prometheus/discovery/http",
 	} {
 		if !anyMatches(needed, collector) {
