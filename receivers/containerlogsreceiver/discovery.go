@@ -156,7 +156,7 @@ func (r *reader) leftAt(path string) *file {
 // open begins or goes on with a file found at location, whose lines belong to
 // path. Nil means that it could not be opened; the next discovery tries again.
 func (r *reader) open(location, path string, firstStart bool, now time.Time) *file {
-	handle, err := os.Open(location)
+	handle, err := openLog(location)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			r.trouble(path, err)
@@ -164,6 +164,9 @@ func (r *reader) open(location, path string, firstStart bool, now time.Time) *fi
 		return nil
 	}
 	f := &file{handle: handle, path: path, source: sourceOf(path, os.Readlink), quietAt: now}
+	if f.gzip = isGzip(location); f.gzip {
+		f.size = unknownSize
+	}
 	info, err := handle.Stat()
 	if err == nil {
 		f.id, f.links = idOf(info)
@@ -197,6 +200,9 @@ func (r *reader) resume(f *file, location string, firstStart bool) error {
 	case known && same && saved.FingerprintBytes > 0 && saved.Offset <= f.size:
 		r.delivery.positions.claim(saved, f.id)
 		f.begin = beginSaved
+		if f.gzip && saved.Closed {
+			f.size = saved.Offset
+		}
 		f.offset, f.scanned = saved.Offset, saved.Offset
 		return r.replay(f, saved.Partial)
 	case location != f.path:

@@ -1,8 +1,11 @@
 package containerlogsreceiver
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -19,7 +22,7 @@ const (
 // file is an open log file and how far it has been read. Only the reader
 // touches it.
 type file struct {
-	handle *os.File
+	handle handle
 	path   string // where it was found
 	source source
 	id     fileID
@@ -28,7 +31,8 @@ type file struct {
 
 	offset   int64 // lines before it are in a batch or in pending
 	scanned  int64 // looked at up to here; what follows offset is a line without end
-	size     int64 // when last seen
+	size     int64 // when last seen; of the text, unknownSize until the end of a compressed file
+	stored   int64 // size on disk
 	modified time.Time
 	links    uint64
 	compared time.Time // modified, when the fingerprint was last found right
@@ -45,6 +49,7 @@ type file struct {
 	since    time.Time // and ones never seen count if written to since then
 	failed   bool      // the last read failed; tried again after the next look
 	leaving  bool      // no longer at its path: closed at its end
+	gzip     bool      // compressed: never changes
 	quietAt  time.Time // when it last grew
 	round    uint64    // of discovery, when it was last seen at its path
 	batch    uint64    // number of the batch that holds lines of it
@@ -89,10 +94,26 @@ func (f *file) unfinished() bool { return f.pending[stdout].active || f.pending[
 // observe notes what stat said.
 func (f *file) observe(info os.FileInfo, now time.Time) {
 	_, f.links = idOf(info)
+	f.stored = info.Size()
+	if f.gzip {
+		f.modified = info.ModTime()
+		return
+	}
 	if info.Size() != f.size || !info.ModTime().Equal(f.modified) {
 		f.size, f.modified, f.changed = info.Size(), info.ModTime(), true
 		f.quietAt = now
 	}
+}
+
+// gone says that the file was deleted together with the directory it lay in,
+// so that nothing of it will ever be seen again. A file that was deleted alone
+// may come back compressed.
+func (f *file) gone() bool {
+	if f.handle != nil || f.links > 0 {
+		return false
+	}
+	_, err := os.Stat(filepath.Dir(f.path))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // position is what the position file should say about the file now.

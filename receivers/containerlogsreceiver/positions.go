@@ -216,6 +216,29 @@ func (p *positions) forgetOldClosed(path string) {
 	}
 }
 
+// noteMissing begins to count the time of positions whose directory is not
+// there, and stops it for those whose directory is. The caller makes sure that
+// it is not called often.
+func (p *positions) noteMissing(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, entry := range p.table {
+		if !entry.Closed {
+			continue
+		}
+		_, err := os.Stat(filepath.Dir(entry.Path))
+		missing := errors.Is(err, fs.ErrNotExist)
+		if missing == (entry.UnseenSince != 0) {
+			continue
+		}
+		entry.UnseenSince = 0
+		if missing {
+			entry.UnseenSince = now.Unix()
+		}
+		p.table[id] = entry
+	}
+}
+
 // save writes the table so that after a crash the file is either the old or the
 // new one, whole.
 func (p *positions) save() error {

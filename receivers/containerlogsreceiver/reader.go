@@ -200,12 +200,15 @@ func (r *reader) read(ctx context.Context, f *file) error {
 	}
 	want := min(int64(len(buffer)), f.size-f.offset)
 	n, err := f.handle.ReadAt(buffer[:want], f.offset)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if errors.Is(err, errGzipDamaged) {
+		r.damaged(f, f.offset+int64(n), err)
+	} else if err != nil && !errors.Is(err, io.EOF) {
 		r.trouble(f.path, err)
 		f.failed, f.scanned = true, f.size
 		return nil
+	} else {
+		delete(r.troubled, f.path)
 	}
-	delete(r.troubled, f.path)
 	if !r.beginsAs(f, f.print) { // overwritten before it was read
 		return r.truncated(ctx, f)
 	}
@@ -239,6 +242,13 @@ func (r *reader) read(ctx context.Context, f *file) error {
 	}
 	f.scanned = begin + int64(n)
 	return nil
+}
+
+// damaged tells that a compressed file ends before its time.
+func (r *reader) damaged(f *file, end int64, err error) {
+	r.telemetry.readErrors.Add(context.Background(), 1)
+	r.logger.Error("a compressed container log is damaged; what its container wrote after this offset is lost",
+		zap.String("path", f.path), zap.Int64("offset", end), zap.Error(err))
 }
 
 // trouble tells of a file that cannot be read: once, until it can be again.
@@ -316,7 +326,7 @@ func (r *reader) cut(ctx context.Context) error {
 	}
 	for _, f := range r.touched {
 		f.touched = false
-		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.handle == nil && f.links == 0})
+		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.gone()})
 	}
 	clear(r.touched)
 	r.touched = r.touched[:0]

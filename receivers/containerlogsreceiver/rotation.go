@@ -15,15 +15,18 @@ import (
 )
 
 // sibling is a file beside a log file that carries its name and a suffix:
-// 0.log.20260102-150405 of the kubelet, x-json.log.1 of Docker.
+// 0.log.20260102-150405 of the kubelet, x-json.log.1 of Docker, either of them
+// also compressed.
 type sibling struct {
 	path     string
+	suffix   string // without .gz
 	id       fileID
-	size     int64
+	size     int64 // on disk
 	modified time.Time
 }
 
-// rotatedSiblings lists the plain rotated files of a path, oldest first.
+// rotatedSiblings lists the rotated files of a path, oldest first. What lies
+// there both plain and compressed is listed plain: it is being compressed.
 func rotatedSiblings(path string) []sibling {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -34,9 +37,13 @@ func rotatedSiblings(path string) []sibling {
 		return nil
 	}
 	var found []sibling
-	for _, entry := range entries {
+	for _, entry := range entries { // in the order of their names
 		suffix, ok := strings.CutPrefix(entry.Name(), name+".")
-		if !ok || strings.HasSuffix(suffix, "gz") || strings.HasSuffix(suffix, "tmp") {
+		if !ok || strings.HasSuffix(suffix, ".tmp") {
+			continue
+		}
+		suffix = strings.TrimSuffix(suffix, gzipSuffix)
+		if len(found) > 0 && found[len(found)-1].suffix == suffix {
 			continue
 		}
 		info, err := entry.Info()
@@ -44,10 +51,20 @@ func rotatedSiblings(path string) []sibling {
 			continue
 		}
 		id, _ := idOf(info)
-		found = append(found, sibling{directory + entry.Name(), id, info.Size(), info.ModTime()})
+		found = append(found, sibling{directory + entry.Name(), suffix, id, info.Size(), info.ModTime()})
 	}
-	slices.SortStableFunc(found, func(a, b sibling) int { return a.modified.Compare(b.modified) })
+	byTime := func(a, b sibling) int { return a.modified.Compare(b.modified) }
+	if !slices.ContainsFunc(found, func(s sibling) bool { return !isDated(s.suffix) }) {
+		// The kubelet's names say when; a file it compressed is as new as that.
+		byTime = func(a, b sibling) int { return strings.Compare(a.suffix, b.suffix) }
+	}
+	slices.SortStableFunc(found, byTime)
 	return found
+}
+
+// isDated says that a suffix is the kubelet's: 20060102-150405.
+func isDated(suffix string) bool {
+	return len(suffix) == len("20060102-150405") && suffix[8] == '-'
 }
 
 // openSiblings opens the rotated files beside f that hold unread lines, and puts
@@ -64,6 +81,9 @@ func (r *reader) openSiblings(f *file, since time.Time, strangers bool) (opened 
 			continue
 		}
 		known := rotated.begin == beginSaved || rotated.begin == beginCopy
+		if g, ok := rotated.handle.(*gzipFile); ok && known && g.statedSize() == uint32(rotated.offset) {
+			rotated.size = rotated.offset
+		}
 		switch {
 		case known && rotated.settled() && !rotated.unfinished():
 			r.forget(rotated)
@@ -239,7 +259,7 @@ func (r *reader) settle(ctx context.Context) error {
 				}
 			}
 		}
-		if f.leaving && !f.failed && now.Sub(f.quietAt) >= r.timing.drainGrace {
+		if f.leaving && !f.failed && (f.gzip || now.Sub(f.quietAt) >= r.timing.drainGrace) {
 			if err := r.finish(ctx, f); err != nil {
 				return err
 			}
@@ -291,6 +311,9 @@ func (r *reader) noteFinished(f *file) {
 		clear(r.finished)
 	}
 	r.finished[f.id] = f.size
+	if f.gzip {
+		r.finished[f.id] = f.stored
+	}
 }
 
 // forget closes a file.
