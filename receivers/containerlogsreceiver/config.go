@@ -28,11 +28,24 @@ type Config struct {
 	PollInterval time.Duration `mapstructure:"poll_interval"`
 	// MaxLineBytes bounds one record; a longer line is split.
 	MaxLineBytes bytesize.Size `mapstructure:"max_line_bytes"`
+	// Multiline joins the lines of stack traces.
+	Multiline MultilineConfig `mapstructure:"multiline"`
 	// Batch bounds what is handed on in one call.
 	Batch BatchConfig `mapstructure:"batch"`
 
 	// prevent unkeyed literal initialization
 	_ struct{}
+}
+
+// MultilineConfig says how the lines of a stack trace become one record. Traces
+// of the JVM, .NET, JavaScript, Python and Go are known.
+type MultilineConfig struct {
+	// Enabled switches joining on.
+	Enabled bool `mapstructure:"enabled"`
+	// Wait is how long a trace waits for its next line.
+	Wait time.Duration `mapstructure:"wait"`
+	// MaxBytes bounds one joined record; a longer trace is split.
+	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
 }
 
 // BatchConfig bounds one batch; a batch is cut when either limit is reached or
@@ -61,6 +74,7 @@ func createDefaultConfig() component.Config {
 		StartAt:      startAtBeginning,
 		PollInterval: 500 * time.Millisecond,
 		MaxLineBytes: bytesize.MiB,
+		Multiline:    MultilineConfig{Enabled: true, Wait: time.Second, MaxBytes: 256 * bytesize.KiB},
 		Batch:        BatchConfig{MaxLines: 4096, MaxBytes: 512 * bytesize.KiB},
 	}
 }
@@ -95,6 +109,12 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxLineBytes < minLineBytes || c.MaxLineBytes > maxLineBytes {
 		report("max_line_bytes: %s is not between %s and %s", c.MaxLineBytes, minLineBytes, maxLineBytes)
+	}
+	if c.Multiline.Wait < 10*time.Millisecond || c.Multiline.Wait > time.Minute {
+		report("multiline::wait: %s is not between 10ms and 1m", c.Multiline.Wait)
+	}
+	if c.Multiline.MaxBytes < minLineBytes || c.Multiline.MaxBytes > maxLineBytes {
+		report("multiline::max_bytes: %s is not between %s and %s", c.Multiline.MaxBytes, minLineBytes, maxLineBytes)
 	}
 	if c.Batch.MaxLines < 1 || c.Batch.MaxLines > 1_000_000 {
 		report("batch::max_lines: %d is not between 1 and 1000000", c.Batch.MaxLines)

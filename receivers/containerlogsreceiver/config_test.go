@@ -40,6 +40,7 @@ func TestConfig(t *testing.T) {
 		PositionFile: "/var/lib/longhaul/spool/positions-all.json",
 		PollInterval: 250 * time.Millisecond,
 		MaxLineBytes: 256 * bytesize.KiB,
+		Multiline:    MultilineConfig{Wait: 2 * time.Second, MaxBytes: 64 * bytesize.KiB},
 		Batch:        BatchConfig{MaxLines: 1000, MaxBytes: 128 * bytesize.KiB},
 	}, all)
 }
@@ -49,7 +50,7 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 	require.Error(t, err)
 	for _, key := range []string{
 		"include[0]", "include[1]", "exclude[0]", "start_at", "position_file",
-		"poll_interval", "max_line_bytes", "batch::max_lines", "batch::max_bytes",
+		"poll_interval", "max_line_bytes", "multiline::wait", "multiline::max_bytes", "batch::max_lines", "batch::max_bytes",
 	} {
 		assert.ErrorContains(t, err, key+": ")
 	}

@@ -204,7 +204,7 @@ func (r *reader) resume(f *file, location string, firstStart bool) error {
 			f.size = saved.Offset
 		}
 		f.offset, f.scanned = saved.Offset, saved.Offset
-		return r.replay(f, saved.Partial)
+		return r.replay(f, &saved)
 	case location != f.path:
 		return r.resumeCopy(f)
 	case firstStart && r.config.StartAt == startAtEnd:

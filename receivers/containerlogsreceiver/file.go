@@ -67,15 +67,29 @@ const (
 	beginLiveCopy              // nowhere: the file it is a copy of still has the lines
 )
 
-// pending is a record whose end has not come: the entries so far.
+// pending is a record whose end has not come: the entries so far. Either its
+// last line has not ended (open), or more lines of a stack trace may follow, or
+// both.
 type pending struct {
-	active bool
-	moved  bool  // the next file has the text; kept until the record is in a batch
-	from   int64 // offset of its first line in this file; -1 when all are before
-	origin *file // the file before this one, when the record began there
-	time   int64
-	text   []byte
-	since  time.Time // when it last grew
+	active    bool
+	open      bool  // the last line goes on
+	begun     bool  // text holds a line, which may be empty
+	split     bool  // what came before was handed on as a piece
+	trace     trace // what the lines so far are a trace of
+	moved     bool  // the next file has the text; kept until the record is in a batch
+	from      int64 // offset of its first line in this file; -1 when all are before
+	inherited carry // what it was when it came from the file before
+	origin    *file // the file before this one, when the record began there
+	time      int64
+	text      []byte
+	since     time.Time // when it last grew
+}
+
+// carry is what must be known of a pending record to go on with it in the next
+// file.
+type carry struct {
+	trace trace
+	open  bool
 }
 
 // longLine is a physical line longer than any buffer, handed on in pieces.
@@ -84,6 +98,17 @@ type longLine struct {
 	time   int64
 	stream stream
 }
+
+// number is how a position tells of it: 0 for none.
+func (c carry) number() int {
+	n := int(c.trace) << 1
+	if c.open {
+		n++
+	}
+	return n
+}
+
+func carryOf(number int) carry { return carry{trace: trace(number >> 1), open: number&1 == 1} }
 
 // settled says that every complete line has been read.
 func (f *file) settled() bool { return f.scanned >= f.size }
@@ -128,6 +153,12 @@ func (f *file) position() position {
 		for s := range f.pending {
 			if f.pending[s].active {
 				p.Partial[s] = f.pending[s].from
+				if c := f.pending[s].inherited; c != (carry{}) {
+					if p.Carried == nil {
+						p.Carried = &[2]int{}
+					}
+					p.Carried[s] = c.number()
+				}
 			}
 		}
 	}

@@ -35,6 +35,7 @@ type position struct {
 	FingerprintBytes int       `json:"fingerprint_bytes"`
 	Offset           int64     `json:"offset"`
 	Partial          *[2]int64 `json:"partial,omitempty"`
+	Carried          *[2]int   `json:"carried,omitempty"` // what the records at Partial were when they came from the file before
 	Modified         int64     `json:"modified"`
 	Closed           bool      `json:"closed,omitempty"`
 	UnseenSince      int64     `json:"unseen_since,omitempty"` // Unix seconds
@@ -124,6 +125,9 @@ func parsePositions(text []byte) ([]position, error) {
 	for i := range list {
 		if list[i].Offset < 0 || list[i].FingerprintBytes < 0 || list[i].FingerprintBytes > fingerprintMaxBytes {
 			return nil, fmt.Errorf("entry %d is out of range", i)
+		}
+		if c := list[i].Carried; c != nil && (carryOf(c[0]).trace > traceGoroutine || carryOf(c[1]).trace > traceGoroutine || c[0] < 0 || c[1] < 0) {
+			return nil, fmt.Errorf("entry %d carries what is unknown", i)
 		}
 	}
 	return list, nil

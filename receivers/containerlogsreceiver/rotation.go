@@ -121,7 +121,7 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 		zap.Int64("offset", f.offset), zap.Int64("size", f.size), zap.Bool("copy_found", f.copied))
 	for s := range f.pending { // without a copy that has them now
 		if !f.pending[s].moved {
-			if err := r.flushPending(ctx, f, stream(s)); err != nil {
+			if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 				return err
 			}
 		}
@@ -159,7 +159,7 @@ func (r *reader) resumeCopy(f *file) error {
 		print, open := saved.fingerprint(), r.byID[saved.id()]
 		if print.length > 0 && saved.Offset <= f.size && r.beginsAs(f, print) && (open == nil || !r.beginsAs(open, print)) {
 			f.begin, f.offset, f.scanned = beginCopy, saved.Offset, saved.Offset
-			return r.replay(f, saved.Partial)
+			return r.replay(f, &saved)
 		}
 	}
 	return nil
@@ -191,19 +191,26 @@ func (r *reader) inherit(f *file) {
 		if !from.active || from.moved {
 			continue
 		}
+		own := to.begun
 		if !to.active {
-			*to = pending{active: true, from: -1}
+			*to = pending{active: true, from: -1, begun: from.begun, open: from.open, trace: from.trace}
+		}
+		if from.begun && own && !from.open {
+			from.text = append(from.text, '\n')
+			r.pendingBytes++
 		}
 		to.text = append(from.text, to.text...)
-		to.time, to.since, to.origin = from.time, from.since, before
+		to.begun = to.begun || from.begun
+		to.time, to.since, to.split, to.origin = from.time, from.since, from.split, before
 		from.text, from.moved = nil, true
 	}
 }
 
 // replay puts the unfinished records together again that were pending when the
-// position was saved.
-func (r *reader) replay(f *file, partial *[2]int64) error {
-	if partial == nil {
+// position was saved. If they do not come out as they were, all is read again
+// from where they began: rather twice than not at all.
+func (r *reader) replay(f *file, saved *position) error {
+	if saved.Partial == nil {
 		return nil
 	}
 	// A line that waits to get into a batch may lie in the scratch space.
@@ -211,31 +218,52 @@ func (r *reader) replay(f *file, partial *[2]int64) error {
 	r.scratch = nil
 	defer func() { r.scratch = inUse }()
 	begin := f.offset
-	for _, from := range partial {
+	for s, from := range saved.Partial {
 		if from >= 0 {
 			begin = min(begin, from)
 		}
+		if from >= 0 && saved.Carried != nil && saved.Carried[s] != 0 {
+			c := carryOf(saved.Carried[s])
+			f.pending[s] = pending{active: true, from: -1, open: c.open, trace: c.trace}
+		}
 	}
-	if f.offset-begin > 2*r.maxReplayBytes() {
-		f.offset, f.scanned = begin, begin // rather twice than not at all
-		return nil
+	whole := f.offset-begin <= 2*r.maxReplayBytes()
+	if whole {
+		text := make([]byte, f.offset-begin)
+		if _, err := f.handle.ReadAt(text, begin); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		whole = r.replayText(f, text, begin, saved.Partial)
 	}
-	text := make([]byte, f.offset-begin)
-	if _, err := f.handle.ReadAt(text, begin); err != nil && !errors.Is(err, io.EOF) {
-		return err
+	if !whole {
+		for s := range f.pending {
+			r.dropPending(f, stream(s))
+		}
+		f.offset, f.scanned = begin, begin
 	}
-	for at := begin; len(text) > 0; {
+	return nil
+}
+
+// replayText takes the entries of text that are part of pending records; false
+// when one of them ends a record.
+func (r *reader) replayText(f *file, text []byte, at int64, partial *[2]int64) bool {
+	for len(text) > 0 {
 		line, rest, found := bytes.Cut(text, newline)
 		if !found {
 			break
 		}
-		if e, ok := r.parse(f, line); ok && e.partial && partial[e.stream] >= 0 && at >= partial[e.stream] {
-			r.keep(f, &e, at)
+		if e, ok := r.parse(f, line); ok && partial[e.stream] >= 0 && at >= partial[e.stream] {
+			p := &f.pending[e.stream]
+			trace, joins := r.joins(p, e.content)
+			if p.active && !joins || !e.partial && trace == noTrace {
+				return false
+			}
+			r.keep(f, &e, at, trace, false)
 		}
 		at += int64(len(line)) + 1
 		text = rest
 	}
-	return nil
+	return true
 }
 
 // maxFinished bounds the memory of which files were read to their end.
@@ -253,8 +281,12 @@ func (r *reader) settle(ctx context.Context) error {
 		}
 		for s := range f.pending {
 			p := &f.pending[s]
-			if p.active && !p.moved && now.Sub(p.since) >= r.timing.partialIdle {
-				if err := r.flushPending(ctx, f, stream(s)); err != nil {
+			wait := r.config.Multiline.Wait
+			if p.open {
+				wait = r.timing.partialIdle
+			}
+			if p.active && !p.moved && now.Sub(p.since) >= wait {
+				if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 					return err
 				}
 			}
@@ -282,7 +314,7 @@ func (r *reader) finish(ctx context.Context, f *file) error {
 			e = entry{stream: noStream, content: tail[:n]}
 		} else if f.pending[e.stream].moved {
 			// belongs behind what the next file went on with
-		} else if err := r.flushPending(ctx, f, e.stream); err != nil {
+		} else if err := r.flushPending(ctx, f, e.stream, false); err != nil {
 			return err
 		}
 		if f.long.active {
@@ -295,7 +327,7 @@ func (r *reader) finish(ctx context.Context, f *file) error {
 	}
 	for s := range f.pending {
 		if !f.pending[s].moved {
-			if err := r.flushPending(ctx, f, stream(s)); err != nil {
+			if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 				return err
 			}
 		}
