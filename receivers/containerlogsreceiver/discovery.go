@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // maxTroubled bounds the memory of which trouble was told.
@@ -42,6 +44,12 @@ func (r *reader) discover(firstStart bool) {
 				f.observe(info, now)
 			}
 		}
+	}
+	if r.skippedFiles > 0 {
+		r.logger.Warn("first start: old lines of container logs are not read (start_at)",
+			zap.String("start_at", r.config.StartAt), zap.Int("files", r.skippedFiles), zap.Int64("bytes", r.skippedBytes))
+		r.telemetry.skipped.Add(context.Background(), r.skippedBytes)
+		r.skippedFiles, r.skippedBytes = 0, 0
 	}
 	r.lastLook = now
 	r.telemetry.files.Record(context.Background(), int64(len(r.files)))
@@ -122,6 +130,9 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	} else if noted, ok := r.delivery.positions.lastModified(path); ok {
 		since = noted
 	}
+	if !r.selected(path) {
+		return
+	}
 	f := r.open(path, path, firstStart, now)
 	if f == nil {
 		return
@@ -130,6 +141,9 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	r.atPath[path] = f
 	f.after = r.leftAt(path)
 	f.chain, f.since = !firstStart, since
+	if firstStart && f.young {
+		f.chain, f.since = true, now.Add(-r.config.RecentAge)
+	}
 	r.files = append(r.files, f)
 }
 
@@ -207,10 +221,8 @@ func (r *reader) resume(f *file, location string, firstStart bool) error {
 		return r.replay(f, &saved)
 	case location != f.path:
 		return r.resumeCopy(f)
-	case firstStart && r.config.StartAt == startAtEnd:
-		f.offset = lineStartBefore(f.handle, f.size, r.buffer)
-		f.scanned = f.offset
-		r.delivery.positions.apply([]mark{{position: f.position()}})
+	case firstStart:
+		return r.firstOffset(f, time.Now())
 	}
 	return nil
 }

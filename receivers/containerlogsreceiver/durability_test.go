@@ -305,6 +305,7 @@ func runUntilKilled(pods string) {
 	must(err)
 	config := createDefaultConfig().(*Config)
 	config.Include = []string{pods + "/*/*/*.log"}
+	config.StartAt = startAtBeginning
 	config.PositionFile = filepath.Join(pods, "../positions.json")
 	config.PollInterval = 10 * time.Millisecond
 	config.Batch.MaxLines = 100

@@ -39,6 +39,9 @@ type reader struct {
 	tick     <-chan time.Time // of PollInterval
 	lastLook time.Time        // of the previous discovery
 
+	skippedFiles int // of a first start, not yet told
+	skippedBytes int64
+
 	batch        *batch
 	batchNumber  uint64
 	touched      []*file // files whose position the batch carries

@@ -62,15 +62,20 @@ func keyLength(text []byte) int {
 }
 
 func quotedLength(text []byte) int {
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			i++
-		case '"':
-			return i
+	for at := 0; ; {
+		i := bytes.IndexByte(text[at:], '"')
+		if i < 0 {
+			return len(text)
 		}
+		end, backslashes := at+i, 0
+		for backslashes < end && text[end-backslashes-1] == '\\' {
+			backslashes++
+		}
+		if backslashes%2 == 0 {
+			return end
+		}
+		at = end + 1
 	}
-	return len(text)
 }
 
 // klog takes the header of klog and glog: I1123 10:00:00.123456  7 file.go:42] …

@@ -63,6 +63,7 @@ func BenchmarkReceiver(b *testing.B) {
 			}
 			config := createDefaultConfig().(*Config)
 			config.Include = []string{directory + "/*/*/*.log"}
+			config.StartAt = startAtBeginning
 			config.PositionFile = filepath.Join(directory, "positions.json")
 			sink := &counting{done: make(chan struct{})}
 			sink.want.Store(int64(b.N))
