@@ -14,6 +14,9 @@ import (
 	"go.uber.org/zap"
 )
 
+// missingGap is how often positions are looked through for files that are gone.
+const missingGap = 10 * time.Minute
+
 // maxTroubled bounds the memory of which trouble was told.
 const maxTroubled = 1000
 
@@ -22,6 +25,7 @@ const maxTroubled = 1000
 func (r *reader) discover(firstStart bool) {
 	now := time.Now()
 	r.round++
+	r.watched = r.watchDirectories()
 	if len(r.troubled) > maxTroubled {
 		clear(r.troubled)
 	}
@@ -33,17 +37,10 @@ func (r *reader) discover(firstStart bool) {
 			r.leave(path, f)
 		}
 	}
-	for _, f := range r.files {
-		if f.failed {
-			f.failed, f.scanned = false, f.offset
-		}
-		if f.leaving {
-			if info, err := f.handle.Stat(); err != nil {
-				r.trouble(f.path, err)
-			} else {
-				f.observe(info, now)
-			}
-		}
+	r.observeAll(now)
+	if now.Sub(r.swept) > missingGap {
+		r.delivery.positions.noteMissing(now)
+		r.swept = now
 	}
 	if r.skippedFiles > 0 {
 		r.logger.Warn("first start: old lines of container logs are not read (start_at)",
@@ -52,7 +49,6 @@ func (r *reader) discover(firstStart bool) {
 		r.skippedFiles, r.skippedBytes = 0, 0
 	}
 	r.lastLook = now
-	r.telemetry.files.Record(context.Background(), int64(len(r.files)))
 }
 
 // match lists the paths of the patterns, each once, in order.
