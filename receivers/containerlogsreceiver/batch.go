@@ -111,14 +111,37 @@ func fill(out plog.LogRecord, r *record, body string, raw []byte) {
 	if r.split {
 		out.Attributes().PutBool(attributeSplit, true)
 	}
-	if len(raw) == 0 || raw[0] != '{' {
-		return
-	}
-	found := recogniseJSON(raw)
+	found := recognise(raw)
 	out.SetTraceID(found.traceID)
 	out.SetSpanID(found.spanID)
 	if found.severity != plog.SeverityNumberUnspecified {
 		out.SetSeverityNumber(found.severity)
-		out.SetSeverityText(string(found.severityText))
+		out.SetSeverityText(severityText(found.severityText))
 	}
+}
+
+// severityText makes a string of a severity as it was written, without
+// allocating for the ones that are common.
+func severityText(text []byte) string {
+	switch string(text) {
+	case "info":
+		return "info"
+	case "INFO":
+		return "INFO"
+	case "debug":
+		return "debug"
+	case "DEBUG":
+		return "DEBUG"
+	case "warn":
+		return "warn"
+	case "WARN":
+		return "WARN"
+	case "error":
+		return "error"
+	case "ERROR":
+		return "ERROR"
+	case "I":
+		return "I"
+	}
+	return strings.ToValidUTF8(string(text), "\uFFFD")
 }

@@ -3,7 +3,9 @@ package containerlogsreceiver
 import (
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -18,21 +20,45 @@ type Config struct {
 	// Exclude are glob patterns of files not to read; a pattern is matched
 	// against the whole path.
 	Exclude []string `mapstructure:"exclude"`
+	// IncludeContainers and ExcludeContainers choose among what Include finds, by
+	// glob patterns namespace/pod/container such as "shop/*/*" or
+	// "*/*/istio-proxy". Without IncludeContainers all are read. Files outside the
+	// layout of Kubernetes are not chosen from.
+	IncludeContainers []string `mapstructure:"include_containers"`
+	ExcludeContainers []string `mapstructure:"exclude_containers"`
 	// StartAt says where to begin in files that exist at the very first start
-	// (when there is no position file): "beginning" or "end". A file that
-	// appears later is always read from its beginning.
+	// (when there is no position file): "recent", "beginning" or "end". A file
+	// that appears later is always read from its beginning.
 	StartAt string `mapstructure:"start_at"`
+	// RecentAge and RecentBytes are what "recent" means: a file whose first line is
+	// no older than RecentAge is read from its beginning, together with the rotated
+	// files beside it that were written to since; of any other the last RecentBytes.
+	RecentAge   time.Duration `mapstructure:"recent_age"`
+	RecentBytes bytesize.Size `mapstructure:"recent_bytes"`
 	// PositionFile keeps how far each file has been read. Required.
 	PositionFile string `mapstructure:"position_file"`
 	// PollInterval is how often files are looked for and looked at.
 	PollInterval time.Duration `mapstructure:"poll_interval"`
 	// MaxLineBytes bounds one record; a longer line is split.
 	MaxLineBytes bytesize.Size `mapstructure:"max_line_bytes"`
+	// Multiline joins the lines of stack traces.
+	Multiline MultilineConfig `mapstructure:"multiline"`
 	// Batch bounds what is handed on in one call.
 	Batch BatchConfig `mapstructure:"batch"`
 
 	// prevent unkeyed literal initialization
 	_ struct{}
+}
+
+// MultilineConfig says how the lines of a stack trace become one record. Traces
+// of the JVM, .NET, JavaScript, Python and Go are known.
+type MultilineConfig struct {
+	// Enabled switches joining on.
+	Enabled bool `mapstructure:"enabled"`
+	// Wait is how long a trace waits for its next line.
+	Wait time.Duration `mapstructure:"wait"`
+	// MaxBytes bounds one joined record; a longer trace is split.
+	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
 }
 
 // BatchConfig bounds one batch; a batch is cut when either limit is reached or
@@ -46,6 +72,7 @@ type BatchConfig struct {
 }
 
 const (
+	startAtRecent    = "recent"
 	startAtBeginning = "beginning"
 	startAtEnd       = "end"
 
@@ -58,9 +85,12 @@ const (
 func createDefaultConfig() component.Config {
 	return &Config{
 		Include:      []string{"/var/log/pods/*/*/*.log"},
-		StartAt:      startAtBeginning,
+		StartAt:      startAtRecent,
+		RecentAge:    10 * time.Minute,
+		RecentBytes:  256 * bytesize.KiB,
 		PollInterval: 500 * time.Millisecond,
 		MaxLineBytes: bytesize.MiB,
+		Multiline:    MultilineConfig{Enabled: true, Wait: time.Second, MaxBytes: 256 * bytesize.KiB},
 		Batch:        BatchConfig{MaxLines: 4096, MaxBytes: 512 * bytesize.KiB},
 	}
 }
@@ -81,8 +111,21 @@ func (c *Config) Validate() error {
 			}
 		}
 	}
-	if c.StartAt != startAtBeginning && c.StartAt != startAtEnd {
-		report("start_at: %q is not one of beginning, end", c.StartAt)
+	for key, patterns := range map[string][]string{"include_containers": c.IncludeContainers, "exclude_containers": c.ExcludeContainers} {
+		for i, pattern := range patterns {
+			if _, err := path.Match(pattern, ""); err != nil || strings.Count(pattern, "/") != 2 {
+				report("%s[%d]: %q is not a glob pattern namespace/pod/container, such as shop/*/*", key, i, pattern)
+			}
+		}
+	}
+	if c.StartAt != startAtRecent && c.StartAt != startAtBeginning && c.StartAt != startAtEnd {
+		report("start_at: %q is not one of recent, beginning, end", c.StartAt)
+	}
+	if c.RecentAge < 0 {
+		report("recent_age: %s is negative", c.RecentAge)
+	}
+	if c.RecentBytes < 0 {
+		report("recent_bytes: %s is negative", c.RecentBytes)
 	}
 	switch {
 	case c.PositionFile == "":
@@ -95,6 +138,12 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxLineBytes < minLineBytes || c.MaxLineBytes > maxLineBytes {
 		report("max_line_bytes: %s is not between %s and %s", c.MaxLineBytes, minLineBytes, maxLineBytes)
+	}
+	if c.Multiline.Wait < 10*time.Millisecond || c.Multiline.Wait > time.Minute {
+		report("multiline::wait: %s is not between 10ms and 1m", c.Multiline.Wait)
+	}
+	if c.Multiline.MaxBytes < minLineBytes || c.Multiline.MaxBytes > maxLineBytes {
+		report("multiline::max_bytes: %s is not between %s and %s", c.Multiline.MaxBytes, minLineBytes, maxLineBytes)
 	}
 	if c.Batch.MaxLines < 1 || c.Batch.MaxLines > 1_000_000 {
 		report("batch::max_lines: %d is not between 1 and 1000000", c.Batch.MaxLines)

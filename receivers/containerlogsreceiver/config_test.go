@@ -34,12 +34,16 @@ func TestConfig(t *testing.T) {
 	all := load(t, "containerlogs/all")
 	assert.NoError(t, all.Validate())
 	assert.Equal(t, &Config{
-		Include:      []string{"/var/log/pods/*/*/*.log", "/srv/logs/*.log"},
-		Exclude:      []string{"/var/log/pods/kube-system_*/*/*.log"},
-		StartAt:      "end",
+		Include:           []string{"/var/log/pods/*/*/*.log", "/srv/logs/*.log"},
+		Exclude:           []string{"/var/log/pods/kube-system_*/*/*.log"},
+		IncludeContainers: []string{"shop/*/*", "*/*/api"},
+		ExcludeContainers: []string{"*/*/istio-proxy"},
+		StartAt:           "end",
+		RecentAge:         time.Minute, RecentBytes: bytesize.MiB,
 		PositionFile: "/var/lib/longhaul/spool/positions-all.json",
 		PollInterval: 250 * time.Millisecond,
 		MaxLineBytes: 256 * bytesize.KiB,
+		Multiline:    MultilineConfig{Wait: 2 * time.Second, MaxBytes: 64 * bytesize.KiB},
 		Batch:        BatchConfig{MaxLines: 1000, MaxBytes: 128 * bytesize.KiB},
 	}, all)
 }
@@ -48,8 +52,8 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 	err := load(t, "containerlogs/bad").Validate()
 	require.Error(t, err)
 	for _, key := range []string{
-		"include[0]", "include[1]", "exclude[0]", "start_at", "position_file",
-		"poll_interval", "max_line_bytes", "batch::max_lines", "batch::max_bytes",
+		"include[0]", "include[1]", "exclude[0]", "include_containers[0]", "exclude_containers[0]", "start_at", "recent_age", "position_file",
+		"poll_interval", "max_line_bytes", "multiline::wait", "multiline::max_bytes", "batch::max_lines", "batch::max_bytes",
 	} {
 		assert.ErrorContains(t, err, key+": ")
 	}

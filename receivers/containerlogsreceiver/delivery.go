@@ -53,24 +53,33 @@ func newDelivery(maxBytes int) *delivery {
 	return d
 }
 
+// idle is what the reader goes on with while it waits.
+type idle struct {
+	tick     <-chan time.Time
+	onTick   func()
+	signal   <-chan struct{}
+	onSignal func()
+}
+
 // take waits for an empty batch; with all of them in flight, reading waits.
-// Meanwhile idle is called with every tick.
-func (d *delivery) take(ctx context.Context, tick <-chan time.Time, idle func()) (*batch, error) {
+func (d *delivery) take(ctx context.Context, idle idle) (*batch, error) {
 	for {
 		select {
 		case b := <-d.free:
 			return b, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-tick:
-			idle()
+		case <-idle.tick:
+			idle.onTick()
+		case <-idle.signal:
+			idle.onSignal()
 		}
 	}
 }
 
 // send queues a batch, which the caller must not touch again, and waits until a
-// worker has it. Meanwhile idle is called with every tick.
-func (d *delivery) send(ctx context.Context, b *batch, tick <-chan time.Time, idle func()) error {
+// worker has it.
+func (d *delivery) send(ctx context.Context, b *batch, idle idle) error {
 	d.mu.Lock()
 	b.abandoned = len(d.inFlight) > 0 && d.inFlight[len(d.inFlight)-1].abandoned
 	d.inFlight = append(d.inFlight, b)
@@ -85,8 +94,10 @@ func (d *delivery) send(ctx context.Context, b *batch, tick <-chan time.Time, id
 		case <-ctx.Done():
 			d.abandon(b)
 			return ctx.Err()
-		case <-tick:
-			idle()
+		case <-idle.tick:
+			idle.onTick()
+		case <-idle.signal:
+			idle.onSignal()
 		}
 	}
 }

@@ -10,7 +10,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 )
+
+// missingGap is how often positions are looked through for files that are gone.
+const missingGap = 10 * time.Minute
 
 // maxTroubled bounds the memory of which trouble was told.
 const maxTroubled = 1000
@@ -20,6 +25,7 @@ const maxTroubled = 1000
 func (r *reader) discover(firstStart bool) {
 	now := time.Now()
 	r.round++
+	r.watched = r.watchDirectories()
 	if len(r.troubled) > maxTroubled {
 		clear(r.troubled)
 	}
@@ -31,20 +37,18 @@ func (r *reader) discover(firstStart bool) {
 			r.leave(path, f)
 		}
 	}
-	for _, f := range r.files {
-		if f.failed {
-			f.failed, f.scanned = false, f.offset
-		}
-		if f.leaving {
-			if info, err := f.handle.Stat(); err != nil {
-				r.trouble(f.path, err)
-			} else {
-				f.observe(info, now)
-			}
-		}
+	r.observeAll(now)
+	if now.Sub(r.swept) > missingGap {
+		r.delivery.positions.noteMissing(now)
+		r.swept = now
+	}
+	if r.skippedFiles > 0 {
+		r.logger.Warn("first start: old lines of container logs are not read (start_at)",
+			zap.String("start_at", r.config.StartAt), zap.Int("files", r.skippedFiles), zap.Int64("bytes", r.skippedBytes))
+		r.telemetry.skipped.Add(context.Background(), r.skippedBytes)
+		r.skippedFiles, r.skippedBytes = 0, 0
 	}
 	r.lastLook = now
-	r.telemetry.files.Record(context.Background(), int64(len(r.files)))
 }
 
 // match lists the paths of the patterns, each once, in order.
@@ -122,6 +126,9 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	} else if noted, ok := r.delivery.positions.lastModified(path); ok {
 		since = noted
 	}
+	if !r.selected(path) {
+		return
+	}
 	f := r.open(path, path, firstStart, now)
 	if f == nil {
 		return
@@ -130,6 +137,9 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	r.atPath[path] = f
 	f.after = r.leftAt(path)
 	f.chain, f.since = !firstStart, since
+	if firstStart && f.young {
+		f.chain, f.since = true, now.Add(-r.config.RecentAge)
+	}
 	r.files = append(r.files, f)
 }
 
@@ -156,7 +166,7 @@ func (r *reader) leftAt(path string) *file {
 // open begins or goes on with a file found at location, whose lines belong to
 // path. Nil means that it could not be opened; the next discovery tries again.
 func (r *reader) open(location, path string, firstStart bool, now time.Time) *file {
-	handle, err := os.Open(location)
+	handle, err := openLog(location)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			r.trouble(path, err)
@@ -164,6 +174,9 @@ func (r *reader) open(location, path string, firstStart bool, now time.Time) *fi
 		return nil
 	}
 	f := &file{handle: handle, path: path, source: sourceOf(path, os.Readlink), quietAt: now}
+	if f.gzip = isGzip(location); f.gzip {
+		f.size = unknownSize
+	}
 	info, err := handle.Stat()
 	if err == nil {
 		f.id, f.links = idOf(info)
@@ -197,14 +210,15 @@ func (r *reader) resume(f *file, location string, firstStart bool) error {
 	case known && same && saved.FingerprintBytes > 0 && saved.Offset <= f.size:
 		r.delivery.positions.claim(saved, f.id)
 		f.begin = beginSaved
+		if f.gzip && saved.Closed {
+			f.size = saved.Offset
+		}
 		f.offset, f.scanned = saved.Offset, saved.Offset
-		return r.replay(f, saved.Partial)
+		return r.replay(f, &saved)
 	case location != f.path:
 		return r.resumeCopy(f)
-	case firstStart && r.config.StartAt == startAtEnd:
-		f.offset = lineStartBefore(f.handle, f.size, r.buffer)
-		f.scanned = f.offset
-		r.delivery.positions.apply([]mark{{position: f.position()}})
+	case firstStart:
+		return r.firstOffset(f, time.Now())
 	}
 	return nil
 }

@@ -222,58 +222,6 @@ func TestShutdownLetsACallInFlightEnd(t *testing.T) {
 	n.expect(want...)
 }
 
-// TestEveryLineOnceUnderRandomSchedules writes, rotates by renaming, refuses,
-// stops and starts in random order, many times between two looks; the lines
-// delivered are the lines written.
-func TestEveryLineOnceUnderRandomSchedules(t *testing.T) {
-	for seed := range uint64(40) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, 1))
-			n := newNode(t)
-			n.config.Batch.MaxLines = 1 + random.IntN(50)
-			n.sink.setRefuse(func(plog.Logs) error {
-				if rand.IntN(4) == 0 {
-					return errRefused
-				}
-				return nil
-			})
-			path := n.log("api")
-			w := newWriter(t, path)
-			n.start()
-			var want []string
-			running := true
-			for step := range 60 {
-				switch random.IntN(10) {
-				case 0:
-					require.NoError(t, os.Rename(path, fmt.Sprintf("%s.%03d", path, step)))
-					w.reopen()
-				case 1:
-					if running {
-						n.stop()
-					} else {
-						n.start()
-					}
-					running = !running
-				case 2:
-					body := fmt.Sprintf("long %d", step)
-					w.write("stderr", "P", body)
-					w.line(fmt.Sprintf("between %d", step))
-					w.write("stderr", "F", " joined")
-					want = append(want, body+" joined", fmt.Sprintf("between %d", step))
-				case 3:
-					time.Sleep(time.Duration(random.IntN(15)) * time.Millisecond)
-				default:
-					want = append(want, w.lines(fmt.Sprint("step ", step), 0, 1+random.IntN(40))...)
-				}
-			}
-			if !running {
-				n.start()
-			}
-			n.expect(want...)
-		})
-	}
-}
-
 // killedReceiver is the variable that makes the test binary a collector to be
 // killed: it names the pods directory.
 const killedReceiver = "CONTAINERLOGS_TEST_KILLED"
@@ -305,6 +253,7 @@ func runUntilKilled(pods string) {
 	must(err)
 	config := createDefaultConfig().(*Config)
 	config.Include = []string{pods + "/*/*/*.log"}
+	config.StartAt = startAtBeginning
 	config.PositionFile = filepath.Join(pods, "../positions.json")
 	config.PollInterval = 10 * time.Millisecond
 	config.Batch.MaxLines = 100

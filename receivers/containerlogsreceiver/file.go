@@ -1,8 +1,11 @@
 package containerlogsreceiver
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -19,7 +22,7 @@ const (
 // file is an open log file and how far it has been read. Only the reader
 // touches it.
 type file struct {
-	handle *os.File
+	handle handle
 	path   string // where it was found
 	source source
 	id     fileID
@@ -28,7 +31,8 @@ type file struct {
 
 	offset   int64 // lines before it are in a batch or in pending
 	scanned  int64 // looked at up to here; what follows offset is a line without end
-	size     int64 // when last seen
+	size     int64 // when last seen; of the text, unknownSize until the end of a compressed file
+	stored   int64 // size on disk
 	modified time.Time
 	links    uint64
 	compared time.Time // modified, when the fingerprint was last found right
@@ -45,6 +49,8 @@ type file struct {
 	since    time.Time // and ones never seen count if written to since then
 	failed   bool      // the last read failed; tried again after the next look
 	leaving  bool      // no longer at its path: closed at its end
+	gzip     bool      // compressed: never changes
+	young    bool      // at the first start, its first line was recent
 	quietAt  time.Time // when it last grew
 	round    uint64    // of discovery, when it was last seen at its path
 	batch    uint64    // number of the batch that holds lines of it
@@ -62,15 +68,29 @@ const (
 	beginLiveCopy              // nowhere: the file it is a copy of still has the lines
 )
 
-// pending is a record whose end has not come: the entries so far.
+// pending is a record whose end has not come: the entries so far. Either its
+// last line has not ended (open), or more lines of a stack trace may follow, or
+// both.
 type pending struct {
-	active bool
-	moved  bool  // the next file has the text; kept until the record is in a batch
-	from   int64 // offset of its first line in this file; -1 when all are before
-	origin *file // the file before this one, when the record began there
-	time   int64
-	text   []byte
-	since  time.Time // when it last grew
+	active    bool
+	open      bool  // the last line goes on
+	begun     bool  // text holds a line, which may be empty
+	split     bool  // what came before was handed on as a piece
+	trace     trace // what the lines so far are a trace of
+	moved     bool  // the next file has the text; kept until the record is in a batch
+	from      int64 // offset of its first line in this file; -1 when all are before
+	inherited carry // what it was when it came from the file before
+	origin    *file // the file before this one, when the record began there
+	time      int64
+	text      []byte
+	since     time.Time // when it last grew
+}
+
+// carry is what must be known of a pending record to go on with it in the next
+// file.
+type carry struct {
+	trace trace
+	open  bool
 }
 
 // longLine is a physical line longer than any buffer, handed on in pieces.
@@ -79,6 +99,17 @@ type longLine struct {
 	time   int64
 	stream stream
 }
+
+// number is how a position tells of it: 0 for none.
+func (c carry) number() int {
+	n := int(c.trace) << 1
+	if c.open {
+		n++
+	}
+	return n
+}
+
+func carryOf(number int) carry { return carry{trace: trace(number >> 1), open: number&1 == 1} }
 
 // settled says that every complete line has been read.
 func (f *file) settled() bool { return f.scanned >= f.size }
@@ -89,10 +120,26 @@ func (f *file) unfinished() bool { return f.pending[stdout].active || f.pending[
 // observe notes what stat said.
 func (f *file) observe(info os.FileInfo, now time.Time) {
 	_, f.links = idOf(info)
+	f.stored = info.Size()
+	if f.gzip {
+		f.modified = info.ModTime()
+		return
+	}
 	if info.Size() != f.size || !info.ModTime().Equal(f.modified) {
 		f.size, f.modified, f.changed = info.Size(), info.ModTime(), true
 		f.quietAt = now
 	}
+}
+
+// gone says that the file was deleted together with the directory it lay in,
+// so that nothing of it will ever be seen again. A file that was deleted alone
+// may come back compressed.
+func (f *file) gone() bool {
+	if f.handle != nil || f.links > 0 {
+		return false
+	}
+	_, err := os.Stat(filepath.Dir(f.path))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // position is what the position file should say about the file now.
@@ -107,6 +154,12 @@ func (f *file) position() position {
 		for s := range f.pending {
 			if f.pending[s].active {
 				p.Partial[s] = f.pending[s].from
+				if c := f.pending[s].inherited; c != (carry{}) {
+					if p.Carried == nil {
+						p.Carried = &[2]int{}
+					}
+					p.Carried[s] = c.number()
+				}
 			}
 		}
 	}

@@ -26,10 +26,8 @@ func (r *reader) line(ctx context.Context, f *file, text []byte, length int) err
 		err = r.whole(ctx, f, record{stream: noStream}, text)
 	case f.pending[e.stream].moved: // written after the next file went on
 		err = r.pieces(ctx, f, e.time, e.stream, e.content)
-	case e.partial:
-		err = r.partial(ctx, f, &e)
 	default:
-		err = r.full(ctx, f, &e)
+		err = r.entry(ctx, f, &e)
 	}
 	if err != nil {
 		return err
@@ -59,63 +57,96 @@ func (r *reader) parse(f *file, text []byte) (e entry, ok bool) {
 	return e, ok
 }
 
-// full ends a record: what is pending of its stream and this entry.
-func (r *reader) full(ctx context.Context, f *file, e *entry) error {
+// entry takes an entry of a file: a line or a part of one, which may belong to
+// a stack trace.
+func (r *reader) entry(ctx context.Context, f *file, e *entry) error {
 	p := &f.pending[e.stream]
-	if !p.active {
-		return r.whole(ctx, f, record{time: e.time, stream: e.stream}, e.content)
-	}
-	if len(p.text)+len(e.content) > int(r.config.MaxLineBytes) {
-		if err := r.flushPending(ctx, f, e.stream); err != nil {
+	trace, joins := r.joins(p, e.content)
+	last := !e.partial && trace == noTrace // of its record
+	split := false
+	switch {
+	case p.active && !joins: // the trace ended before
+		if err := r.flushPending(ctx, f, e.stream, false); err != nil {
 			return err
 		}
-		return r.pieces(ctx, f, e.time, e.stream, e.content)
+	case p.active && r.overflows(f, p, len(e.content), last):
+		if err := r.flushPending(ctx, f, e.stream, true); err != nil {
+			return err
+		}
+		split = true
 	}
-	if err := r.emit(ctx, f, record{time: p.time, stream: e.stream}, p.text, e.content); err != nil {
+	switch {
+	case len(e.content) > int(r.config.MaxLineBytes), !last && r.pendingBytes+len(e.content) > maxPendingBytes:
+		return r.pieces(ctx, f, e.time, e.stream, e.content)
+	case !last:
+		r.keep(f, e, f.offset, trace, split)
+		return nil
+	case !p.active:
+		return r.emit(ctx, f, record{time: e.time, stream: e.stream, split: split}, e.content, nil)
+	}
+	if err := r.emit(ctx, f, record{time: p.time, stream: e.stream, split: p.split}, p.text, e.content); err != nil {
 		return err
 	}
 	r.dropPending(f, e.stream)
 	return nil
 }
 
-// partial keeps an entry until the end of its record comes.
-func (r *reader) partial(ctx context.Context, f *file, e *entry) error {
-	p := &f.pending[e.stream]
-	tooMuch := r.pendingBytes+len(e.content) > maxPendingBytes
-	tooLong := len(p.text)+len(e.content) > int(r.config.MaxLineBytes)
-	tooFar := p.from >= 0 && f.offset-p.from > r.maxReplayBytes()
-	if p.active && (tooMuch || tooLong || tooFar) {
-		if err := r.flushPending(ctx, f, e.stream); err != nil {
-			return err
+// joins says whether an entry goes on with the record that is pending, and to
+// what trace it belongs, if to one.
+func (r *reader) joins(p *pending, content []byte) (trace, bool) {
+	if p.active && p.open {
+		return p.trace, true
+	}
+	if !r.config.Multiline.Enabled {
+		return noTrace, false
+	}
+	if p.active {
+		if next := p.trace.next(content); next != noTrace {
+			return next, true
 		}
 	}
-	if tooMuch || len(e.content) > int(r.config.MaxLineBytes) {
-		return r.pieces(ctx, f, e.time, e.stream, e.content)
-	}
-	r.keep(f, e, f.offset)
-	return nil
+	return beginsTrace(content), false
 }
 
-// keep appends an entry to the pending record of its stream.
-func (r *reader) keep(f *file, e *entry, at int64) {
+// overflows says that a pending record must be handed on before more of it is
+// taken: it would be too long, or a restart would have to read too far back.
+func (r *reader) overflows(f *file, p *pending, more int, last bool) bool {
+	limit := int(r.config.MaxLineBytes)
+	if p.trace != noTrace {
+		limit = min(limit, int(r.config.Multiline.MaxBytes))
+	}
+	return len(p.text)+more > limit ||
+		!last && (r.pendingBytes+more > maxPendingBytes || p.from >= 0 && f.offset-p.from > r.maxReplayBytes())
+}
+
+// keep appends an entry to the pending record of its stream: to its last line if
+// that has not ended, else as a new line of its trace.
+func (r *reader) keep(f *file, e *entry, at int64, trace trace, split bool) {
 	p := &f.pending[e.stream]
-	if !p.active {
-		p.active, p.from, p.time = true, at, e.time
-	} else if p.from < 0 {
-		p.from = at
+	before := len(p.text)
+	switch {
+	case !p.active:
+		p.active, p.from, p.time, p.split = true, at, e.time, split
+	case p.from < 0: // it began in the file before
+		p.from, p.inherited = at, carry{p.trace, p.open}
+	}
+	if p.begun && !p.open {
+		p.text = append(p.text, '\n')
 	}
 	p.text = append(p.text, e.content...)
+	p.begun, p.open, p.trace = true, e.partial, trace
 	p.since = time.Now()
-	r.pendingBytes += len(e.content)
+	r.pendingBytes += len(p.text) - before
 }
 
-// flushPending hands on an unfinished record as a piece.
-func (r *reader) flushPending(ctx context.Context, f *file, s stream) error {
+// flushPending hands on a record whose end has not come; split says that it is
+// only a piece of one.
+func (r *reader) flushPending(ctx context.Context, f *file, s stream, split bool) error {
 	p := &f.pending[s]
 	if !p.active {
 		return nil
 	}
-	if err := r.emit(ctx, f, record{time: p.time, stream: s, split: true}, p.text, nil); err != nil {
+	if err := r.emit(ctx, f, record{time: p.time, stream: s, split: split || p.split || p.open}, p.text, nil); err != nil {
 		return err
 	}
 	r.dropPending(f, s)
@@ -169,7 +200,7 @@ func (r *reader) longPiece(ctx context.Context, f *file, text []byte) error {
 			if e, ok := parseCRI(text); ok {
 				f.format = formatCRI
 				f.long.time, f.long.stream, content = e.time, e.stream, e.content
-				if err := r.flushPending(ctx, f, e.stream); err != nil {
+				if err := r.flushPending(ctx, f, e.stream, false); err != nil {
 					return err
 				}
 			}

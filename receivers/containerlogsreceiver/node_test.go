@@ -38,6 +38,7 @@ func newNode(t *testing.T) *node {
 	directory := t.TempDir()
 	n := &node{t: t, pods: filepath.Join(directory, "pods"), config: createDefaultConfig().(*Config), sink: &sink{}}
 	n.config.Include = []string{filepath.Join(n.pods, "*/*/*.log")}
+	n.config.StartAt = startAtBeginning
 	n.config.PositionFile = filepath.Join(directory, "positions.json")
 	n.config.PollInterval = 10 * time.Millisecond
 	n.timing = timing{

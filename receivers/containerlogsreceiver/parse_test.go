@@ -128,32 +128,6 @@ func TestParseSource(t *testing.T) {
 	assert.Equal(t, "/srv/loop.log", loop.path)
 }
 
-func TestRecogniseJSON(t *testing.T) {
-	trace, span := "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-	for line, want := range map[string]struct {
-		severity    plog.SeverityNumber
-		text        string
-		trace, span string
-	}{
-		`{"time":"x","level":"INFO","msg":"a \"quoted\" \\"}`:                              {plog.SeverityNumberInfo, "INFO", "", ""},
-		`{"severity":"ERROR","trace_id":"` + trace + `","span_id":"` + span + `"}`:         {plog.SeverityNumberError, "ERROR", trace, span},
-		`{"lvl":"dbg","traceId":"` + strings.ToUpper(trace) + `","spanId":"` + span + `"}`: {plog.SeverityNumberDebug, "dbg", trace, span},
-		`{"nested":{"level":"error","trace_id":"` + trace + `"},"level":30}`:               {plog.SeverityNumberInfo, "30", "", ""},
-		`{"level":"loud","severity":"warning"}`:                                            {plog.SeverityNumberWarn, "warning", "", ""},
-		`{"level":"warn","trace_id":"short","span_id":"zzf067aa0ba902b7"}`:                 {plog.SeverityNumberWarn, "warn", "", ""},
-		`{"level":"fatal","broken`:                                                         {plog.SeverityNumberFatal, "fatal", "", ""},
-		`{"level":{"a":1},"b":[1,"]"]}`:                                                    {0, "", "", ""},
-		`{"level":"a level far too long to be one"}`:                                       {0, "", "", ""},
-		`{} trailing`: {0, "", "", ""}, `{`: {0, "", "", ""}, `[]`: {0, "", "", ""}, ``: {0, "", "", ""},
-	} {
-		got := recogniseJSON([]byte(line))
-		assert.Equal(t, want.severity, got.severity, line)
-		assert.Equal(t, want.text, string(got.severityText), line)
-		assert.Equal(t, want.trace, got.traceID.String(), line)
-		assert.Equal(t, want.span, got.spanID.String(), line)
-	}
-}
-
 func FuzzParseCRI(f *testing.F) {
 	f.Add([]byte("2026-11-23T10:00:00.123456789Z stdout F hello"))
 	f.Add([]byte("2026-11-23T10:00:00+02:00 stderr P:x part"))
@@ -201,17 +175,6 @@ func FuzzParseSource(f *testing.F) {
 		s, ok := parseSource(path)
 		if ok && !strings.Contains(path, s.namespace+"_"+s.pod+"_"+s.uid+"/"+s.container+"/") {
 			t.Fatalf("%q became %+v", path, s)
-		}
-	})
-}
-
-func FuzzRecogniseJSON(f *testing.F) {
-	f.Add([]byte(`{"level":"info","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","n":{"a":[1,"}"]}}`))
-	f.Add([]byte(`{"severity":50,"x":"\\\""}`))
-	f.Fuzz(func(t *testing.T, line []byte) {
-		found := recogniseJSON(line)
-		if (found.severity == 0) != (found.severityText == nil) {
-			t.Fatalf("%q became %+v", line, found)
 		}
 	})
 }

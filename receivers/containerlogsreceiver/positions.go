@@ -35,6 +35,7 @@ type position struct {
 	FingerprintBytes int       `json:"fingerprint_bytes"`
 	Offset           int64     `json:"offset"`
 	Partial          *[2]int64 `json:"partial,omitempty"`
+	Carried          *[2]int   `json:"carried,omitempty"` // what the records at Partial were when they came from the file before
 	Modified         int64     `json:"modified"`
 	Closed           bool      `json:"closed,omitempty"`
 	UnseenSince      int64     `json:"unseen_since,omitempty"` // Unix seconds
@@ -125,6 +126,9 @@ func parsePositions(text []byte) ([]position, error) {
 		if list[i].Offset < 0 || list[i].FingerprintBytes < 0 || list[i].FingerprintBytes > fingerprintMaxBytes {
 			return nil, fmt.Errorf("entry %d is out of range", i)
 		}
+		if c := list[i].Carried; c != nil && (carryOf(c[0]).trace > traceGoroutine || carryOf(c[1]).trace > traceGoroutine || c[0] < 0 || c[1] < 0) {
+			return nil, fmt.Errorf("entry %d carries what is unknown", i)
+		}
 	}
 	return list, nil
 }
@@ -213,6 +217,29 @@ func (p *positions) forgetOldClosed(path string) {
 	slices.SortFunc(closed, func(a, b position) int { return cmp.Compare(a.Modified, b.Modified) })
 	for _, entry := range closed[:len(closed)-keepClosed] {
 		delete(p.table, entry.id())
+	}
+}
+
+// noteMissing begins to count the time of positions whose directory is not
+// there, and stops it for those whose directory is. The caller makes sure that
+// it is not called often.
+func (p *positions) noteMissing(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, entry := range p.table {
+		if !entry.Closed {
+			continue
+		}
+		_, err := os.Stat(filepath.Dir(entry.Path))
+		missing := errors.Is(err, fs.ErrNotExist)
+		if missing == (entry.UnseenSince != 0) {
+			continue
+		}
+		entry.UnseenSince = 0
+		if missing {
+			entry.UnseenSince = now.Unix()
+		}
+		p.table[id] = entry
 	}
 }
 

@@ -36,8 +36,15 @@ type reader struct {
 	finished map[fileID]int64  // size of files read to their end
 	troubled map[string]string // path → error already said
 	round    uint64
+	watcher  *watcher         // nil: poll
+	watched  bool             // every directory is
+	polling  map[string]bool  // directories said to be polled
+	swept    time.Time        // when positions of what is gone were last looked for
 	tick     <-chan time.Time // of PollInterval
 	lastLook time.Time        // of the previous discovery
+
+	skippedFiles int // of a first start, not yet told
+	skippedBytes int64
 
 	batch        *batch
 	batchNumber  uint64
@@ -55,8 +62,8 @@ func newReader(config *Config, timing timing, logger *zap.Logger, telemetry *tel
 	return &reader{
 		config: config, timing: timing, logger: logger, telemetry: telemetry, delivery: delivery,
 		atPath: map[string]*file{}, byID: map[fileID]*file{}, troubled: map[string]string{},
-		finished: map[fileID]int64{},
-		buffer:   make([]byte, readQuantum),
+		finished: map[fileID]int64{}, polling: map[string]bool{},
+		buffer: make([]byte, readQuantum),
 	}
 }
 
@@ -77,34 +84,47 @@ func (r *reader) run(ctx context.Context) {
 		select {
 		case <-r.tick:
 			r.lookAgain()
+		case <-r.signals():
+			r.discover(false)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// lookAgain is the discovery of every tick. It also runs while a batch waits
-// for the pipeline, so that files which rotate meanwhile are held open.
-func (r *reader) lookAgain() { r.discover(false) }
-
 // readAll sweeps over the files until all are at the end they had when last
-// looked at, and sends off what was gathered.
+// looked at, and sends off what was gathered. While that takes long, because one
+// container shouts, the others' lines are sent off with every tick.
 func (r *reader) readAll(ctx context.Context) error {
-	for more := true; more; {
-		var err error
-		if more, err = r.sweep(ctx); err != nil {
+	for {
+		more, err := r.sweep(ctx)
+		if err != nil {
 			return err
 		}
-		select {
-		case <-r.tick:
-			r.lookAgain()
-		default:
+		ticked := r.lookIfDue()
+		if more && !ticked {
+			continue
+		}
+		if err := r.settle(ctx); err != nil {
+			return err
+		}
+		if err := r.cut(ctx); err != nil || !more {
+			return err
 		}
 	}
-	if err := r.settle(ctx); err != nil {
-		return err
+}
+
+// lookIfDue looks at the files when it is time; ticked says that a tick passed.
+func (r *reader) lookIfDue() (ticked bool) {
+	select {
+	case <-r.tick:
+		r.lookAgain()
+		return true
+	case <-r.signals():
+		r.discover(false)
+	default:
 	}
-	return r.cut(ctx)
+	return false
 }
 
 // sweep reads at most readQuantum bytes of each file; more says that a file has
@@ -200,12 +220,15 @@ func (r *reader) read(ctx context.Context, f *file) error {
 	}
 	want := min(int64(len(buffer)), f.size-f.offset)
 	n, err := f.handle.ReadAt(buffer[:want], f.offset)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if errors.Is(err, errGzipDamaged) {
+		r.damaged(f, f.offset+int64(n), err)
+	} else if err != nil && !errors.Is(err, io.EOF) {
 		r.trouble(f.path, err)
 		f.failed, f.scanned = true, f.size
 		return nil
+	} else {
+		delete(r.troubled, f.path)
 	}
-	delete(r.troubled, f.path)
 	if !r.beginsAs(f, f.print) { // overwritten before it was read
 		return r.truncated(ctx, f)
 	}
@@ -241,6 +264,13 @@ func (r *reader) read(ctx context.Context, f *file) error {
 	return nil
 }
 
+// damaged tells that a compressed file ends before its time.
+func (r *reader) damaged(f *file, end int64, err error) {
+	r.telemetry.readErrors.Add(context.Background(), 1)
+	r.logger.Error("a compressed container log is damaged; what its container wrote after this offset is lost",
+		zap.String("path", f.path), zap.Int64("offset", end), zap.Error(err))
+}
+
 // trouble tells of a file that cannot be read: once, until it can be again.
 func (r *reader) trouble(path string, err error) {
 	r.telemetry.readErrors.Add(context.Background(), 1)
@@ -253,6 +283,10 @@ func (r *reader) trouble(path string, err error) {
 
 // closeAll lets go of every file.
 func (r *reader) closeAll() {
+	if r.watcher != nil {
+		r.watcher.close()
+		r.watcher = nil
+	}
 	for _, f := range r.files {
 		_ = f.handle.Close()
 	}
@@ -294,8 +328,13 @@ func (r *reader) emit(ctx context.Context, f *file, rec record, head, tail []byt
 	return nil
 }
 
+// idle is what goes on while a batch waits for the pipeline.
+func (r *reader) idle() idle {
+	return idle{r.tick, r.lookAgain, r.signals(), func() { r.discover(false) }}
+}
+
 func (r *reader) begin(ctx context.Context) (err error) {
-	if r.batch, err = r.delivery.take(ctx, r.tick, r.lookAgain); err != nil {
+	if r.batch, err = r.delivery.take(ctx, r.idle()); err != nil {
 		r.batch = nil
 		return err
 	}
@@ -316,11 +355,11 @@ func (r *reader) cut(ctx context.Context) error {
 	}
 	for _, f := range r.touched {
 		f.touched = false
-		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.handle == nil && f.links == 0})
+		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.gone()})
 	}
 	clear(r.touched)
 	r.touched = r.touched[:0]
 	b := r.batch
 	r.batch = nil
-	return r.delivery.send(ctx, b, r.tick, r.lookAgain)
+	return r.delivery.send(ctx, b, r.idle())
 }

@@ -89,6 +89,7 @@ func (c *containerLogs) Start(context.Context, component.Host) error {
 	d.next, d.positions, d.telemetry, d.obsreport = c.next, table, c.telemetry, c.obsreport
 	d.logger, d.timing, d.version = c.settings.Logger, c.timing, c.settings.BuildInfo.Version
 	r := newReader(c.config, c.timing, c.settings.Logger, c.telemetry, d)
+	r.startWatching()
 	r.discover(first)
 	if err := table.save(); err != nil {
 		r.closeAll()

@@ -15,15 +15,18 @@ import (
 )
 
 // sibling is a file beside a log file that carries its name and a suffix:
-// 0.log.20260102-150405 of the kubelet, x-json.log.1 of Docker.
+// 0.log.20260102-150405 of the kubelet, x-json.log.1 of Docker, either of them
+// also compressed.
 type sibling struct {
 	path     string
+	suffix   string // without .gz
 	id       fileID
-	size     int64
+	size     int64 // on disk
 	modified time.Time
 }
 
-// rotatedSiblings lists the plain rotated files of a path, oldest first.
+// rotatedSiblings lists the rotated files of a path, oldest first. What lies
+// there both plain and compressed is listed plain: it is being compressed.
 func rotatedSiblings(path string) []sibling {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -34,9 +37,13 @@ func rotatedSiblings(path string) []sibling {
 		return nil
 	}
 	var found []sibling
-	for _, entry := range entries {
+	for _, entry := range entries { // in the order of their names
 		suffix, ok := strings.CutPrefix(entry.Name(), name+".")
-		if !ok || strings.HasSuffix(suffix, "gz") || strings.HasSuffix(suffix, "tmp") {
+		if !ok || strings.HasSuffix(suffix, ".tmp") {
+			continue
+		}
+		suffix = strings.TrimSuffix(suffix, gzipSuffix)
+		if len(found) > 0 && found[len(found)-1].suffix == suffix {
 			continue
 		}
 		info, err := entry.Info()
@@ -44,10 +51,20 @@ func rotatedSiblings(path string) []sibling {
 			continue
 		}
 		id, _ := idOf(info)
-		found = append(found, sibling{directory + entry.Name(), id, info.Size(), info.ModTime()})
+		found = append(found, sibling{directory + entry.Name(), suffix, id, info.Size(), info.ModTime()})
 	}
-	slices.SortStableFunc(found, func(a, b sibling) int { return a.modified.Compare(b.modified) })
+	byTime := func(a, b sibling) int { return a.modified.Compare(b.modified) }
+	if !slices.ContainsFunc(found, func(s sibling) bool { return !isDated(s.suffix) }) {
+		// The kubelet's names say when; a file it compressed is as new as that.
+		byTime = func(a, b sibling) int { return strings.Compare(a.suffix, b.suffix) }
+	}
+	slices.SortStableFunc(found, byTime)
 	return found
+}
+
+// isDated says that a suffix is the kubelet's: 20060102-150405.
+func isDated(suffix string) bool {
+	return len(suffix) == len("20060102-150405") && suffix[8] == '-'
 }
 
 // openSiblings opens the rotated files beside f that hold unread lines, and puts
@@ -64,6 +81,9 @@ func (r *reader) openSiblings(f *file, since time.Time, strangers bool) (opened 
 			continue
 		}
 		known := rotated.begin == beginSaved || rotated.begin == beginCopy
+		if g, ok := rotated.handle.(*gzipFile); ok && known && g.statedSize() == uint32(rotated.offset) {
+			rotated.size = rotated.offset
+		}
 		switch {
 		case known && rotated.settled() && !rotated.unfinished():
 			r.forget(rotated)
@@ -101,7 +121,7 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 		zap.Int64("offset", f.offset), zap.Int64("size", f.size), zap.Bool("copy_found", f.copied))
 	for s := range f.pending { // without a copy that has them now
 		if !f.pending[s].moved {
-			if err := r.flushPending(ctx, f, stream(s)); err != nil {
+			if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 				return err
 			}
 		}
@@ -139,7 +159,7 @@ func (r *reader) resumeCopy(f *file) error {
 		print, open := saved.fingerprint(), r.byID[saved.id()]
 		if print.length > 0 && saved.Offset <= f.size && r.beginsAs(f, print) && (open == nil || !r.beginsAs(open, print)) {
 			f.begin, f.offset, f.scanned = beginCopy, saved.Offset, saved.Offset
-			return r.replay(f, saved.Partial)
+			return r.replay(f, &saved)
 		}
 	}
 	return nil
@@ -171,19 +191,26 @@ func (r *reader) inherit(f *file) {
 		if !from.active || from.moved {
 			continue
 		}
+		own := to.begun
 		if !to.active {
-			*to = pending{active: true, from: -1}
+			*to = pending{active: true, from: -1, begun: from.begun, open: from.open, trace: from.trace}
+		}
+		if from.begun && own && !from.open {
+			from.text = append(from.text, '\n')
+			r.pendingBytes++
 		}
 		to.text = append(from.text, to.text...)
-		to.time, to.since, to.origin = from.time, from.since, before
+		to.begun = to.begun || from.begun
+		to.time, to.since, to.split, to.origin = from.time, from.since, from.split, before
 		from.text, from.moved = nil, true
 	}
 }
 
 // replay puts the unfinished records together again that were pending when the
-// position was saved.
-func (r *reader) replay(f *file, partial *[2]int64) error {
-	if partial == nil {
+// position was saved. If they do not come out as they were, all is read again
+// from where they began: rather twice than not at all.
+func (r *reader) replay(f *file, saved *position) error {
+	if saved.Partial == nil {
 		return nil
 	}
 	// A line that waits to get into a batch may lie in the scratch space.
@@ -191,31 +218,52 @@ func (r *reader) replay(f *file, partial *[2]int64) error {
 	r.scratch = nil
 	defer func() { r.scratch = inUse }()
 	begin := f.offset
-	for _, from := range partial {
+	for s, from := range saved.Partial {
 		if from >= 0 {
 			begin = min(begin, from)
 		}
+		if from >= 0 && saved.Carried != nil && saved.Carried[s] != 0 {
+			c := carryOf(saved.Carried[s])
+			f.pending[s] = pending{active: true, from: -1, open: c.open, trace: c.trace}
+		}
 	}
-	if f.offset-begin > 2*r.maxReplayBytes() {
-		f.offset, f.scanned = begin, begin // rather twice than not at all
-		return nil
+	whole := f.offset-begin <= 2*r.maxReplayBytes()
+	if whole {
+		text := make([]byte, f.offset-begin)
+		if _, err := f.handle.ReadAt(text, begin); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		whole = r.replayText(f, text, begin, saved.Partial)
 	}
-	text := make([]byte, f.offset-begin)
-	if _, err := f.handle.ReadAt(text, begin); err != nil && !errors.Is(err, io.EOF) {
-		return err
+	if !whole {
+		for s := range f.pending {
+			r.dropPending(f, stream(s))
+		}
+		f.offset, f.scanned = begin, begin
 	}
-	for at := begin; len(text) > 0; {
+	return nil
+}
+
+// replayText takes the entries of text that are part of pending records; false
+// when one of them ends a record.
+func (r *reader) replayText(f *file, text []byte, at int64, partial *[2]int64) bool {
+	for len(text) > 0 {
 		line, rest, found := bytes.Cut(text, newline)
 		if !found {
 			break
 		}
-		if e, ok := r.parse(f, line); ok && e.partial && partial[e.stream] >= 0 && at >= partial[e.stream] {
-			r.keep(f, &e, at)
+		if e, ok := r.parse(f, line); ok && partial[e.stream] >= 0 && at >= partial[e.stream] {
+			p := &f.pending[e.stream]
+			trace, joins := r.joins(p, e.content)
+			if p.active && !joins || !e.partial && trace == noTrace {
+				return false
+			}
+			r.keep(f, &e, at, trace, false)
 		}
 		at += int64(len(line)) + 1
 		text = rest
 	}
-	return nil
+	return true
 }
 
 // maxFinished bounds the memory of which files were read to their end.
@@ -233,13 +281,17 @@ func (r *reader) settle(ctx context.Context) error {
 		}
 		for s := range f.pending {
 			p := &f.pending[s]
-			if p.active && !p.moved && now.Sub(p.since) >= r.timing.partialIdle {
-				if err := r.flushPending(ctx, f, stream(s)); err != nil {
+			wait := r.config.Multiline.Wait
+			if p.open {
+				wait = r.timing.partialIdle
+			}
+			if p.active && !p.moved && now.Sub(p.since) >= wait {
+				if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 					return err
 				}
 			}
 		}
-		if f.leaving && !f.failed && now.Sub(f.quietAt) >= r.timing.drainGrace {
+		if f.leaving && !f.failed && (f.gzip || now.Sub(f.quietAt) >= r.timing.drainGrace) {
 			if err := r.finish(ctx, f); err != nil {
 				return err
 			}
@@ -262,7 +314,7 @@ func (r *reader) finish(ctx context.Context, f *file) error {
 			e = entry{stream: noStream, content: tail[:n]}
 		} else if f.pending[e.stream].moved {
 			// belongs behind what the next file went on with
-		} else if err := r.flushPending(ctx, f, e.stream); err != nil {
+		} else if err := r.flushPending(ctx, f, e.stream, false); err != nil {
 			return err
 		}
 		if f.long.active {
@@ -275,7 +327,7 @@ func (r *reader) finish(ctx context.Context, f *file) error {
 	}
 	for s := range f.pending {
 		if !f.pending[s].moved {
-			if err := r.flushPending(ctx, f, stream(s)); err != nil {
+			if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 				return err
 			}
 		}
@@ -291,6 +343,9 @@ func (r *reader) noteFinished(f *file) {
 		clear(r.finished)
 	}
 	r.finished[f.id] = f.size
+	if f.gzip {
+		r.finished[f.id] = f.stored
+	}
 }
 
 // forget closes a file.

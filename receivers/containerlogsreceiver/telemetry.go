@@ -16,6 +16,7 @@ type telemetry struct {
 	split       metric.Int64Counter
 	invalidUTF8 metric.Int64Counter
 	dropped     metric.Int64Counter
+	skipped     metric.Int64Counter
 	readErrors  metric.Int64Counter
 	files       metric.Int64Gauge
 }
@@ -41,6 +42,8 @@ func newTelemetry(provider metric.MeterProvider) (*telemetry, error) {
 			"Accepted lines in which bytes that are not UTF-8 were replaced by U+FFFD."),
 		dropped: counter("longhaul_containerlogs_dropped_lines", "{line}",
 			"Lines lost because the pipeline refused their batch for good (a permanent error)."),
+		skipped: counter("longhaul_containerlogs_skipped_bytes", "By",
+			"Bytes of old log lines that the very first start left unread (start_at)."),
 		readErrors: counter("longhaul_containerlogs_read_errors", "{error}",
 			"Failed attempts to open, inspect or read a log file or directory; each is tried again."),
 	}

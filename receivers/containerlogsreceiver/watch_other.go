@@ -1,0 +1,14 @@
+//go:build unix && !linux
+
+package containerlogsreceiver
+
+import "errors"
+
+// watcher is not there on this system: directories are polled.
+type watcher struct{ changed chan struct{} }
+
+func newWatcher() (*watcher, error) { return nil, errors.ErrUnsupported }
+
+func (*watcher) watch(string) error { return errors.ErrUnsupported }
+
+func (*watcher) close() {}

@@ -1,0 +1,126 @@
+package containerlogsreceiver
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// lookAnyway is how often everything is looked for although all directories are
+// watched and nothing was told.
+const lookAnyway = 30 * time.Second
+
+// startWatching begins to watch directories; without that they are polled.
+func (r *reader) startWatching() {
+	w, err := newWatcher()
+	if err != nil {
+		r.logger.Info("directories of container logs are polled: they cannot be watched", zap.Error(err))
+		return
+	}
+	r.watcher = w
+}
+
+// signals tells of changes in watched directories; nil without a watcher.
+func (r *reader) signals() <-chan struct{} {
+	if r.watcher == nil {
+		return nil
+	}
+	return r.watcher.changed
+}
+
+// watchDirectories watches every directory in which something may come to match
+// a pattern: those a pattern's beginnings lead to, from the top, so that nothing
+// comes between looking and watching unnoticed. It reports whether all of them
+// are watched; if not, they are polled.
+func (r *reader) watchDirectories() (all bool) {
+	if r.watcher == nil {
+		return false
+	}
+	all = true
+	watch := func(directory string) {
+		if err := r.watcher.watch(directory); err != nil {
+			all = false
+			if !r.polling[directory] {
+				if len(r.polling) > maxTroubled {
+					clear(r.polling)
+				}
+				r.polling[directory] = true
+				r.logger.Info("a directory of container logs is polled: it cannot be watched", zap.String("directory", directory), zap.Error(err))
+			}
+		}
+	}
+	for _, pattern := range r.config.Include {
+		for _, level := range directoryLevels(pattern) {
+			found, _ := filepath.Glob(level) // Validate has seen to the pattern
+			if len(found) == 0 && !strings.ContainsAny(level, `*?[\`) {
+				all = false // not there yet
+			}
+			for _, directory := range found {
+				watch(directory)
+			}
+		}
+	}
+	for _, f := range r.files {
+		for _, directory := range linkedDirectories(f.path) {
+			watch(directory)
+		}
+	}
+	return all
+}
+
+// directoryLevels lists the patterns of the directories above a pattern's files,
+// from the first that a wildcard stands in: /a, /a/* and /a/*/* for /a/*/*/*.log.
+func directoryLevels(pattern string) (levels []string) {
+	for directory := filepath.Dir(pattern); ; directory = filepath.Dir(directory) {
+		levels = append([]string{directory}, levels...)
+		if !strings.ContainsAny(directory, `*?[\`) {
+			return levels
+		}
+	}
+}
+
+// linkedDirectories lists the directories a symbolic link leads through.
+func linkedDirectories(path string) (directories []string) {
+	for range 8 {
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+		directories = append(directories, filepath.Dir(path))
+	}
+	return directories
+}
+
+// lookAgain is done with every tick. It also runs while a batch waits for the
+// pipeline, so that files which rotate meanwhile are held open.
+func (r *reader) lookAgain() {
+	now := time.Now()
+	if r.watched && now.Sub(r.lastLook) < lookAnyway {
+		r.observeAll(now)
+		return
+	}
+	r.discover(false)
+}
+
+// observeAll looks at the size of the open files.
+func (r *reader) observeAll(now time.Time) {
+	r.telemetry.files.Record(context.Background(), int64(len(r.files)))
+	for _, f := range r.files {
+		if f.failed {
+			f.failed, f.scanned = false, f.offset
+		}
+		if info, err := f.handle.Stat(); err != nil {
+			r.trouble(f.path, err)
+		} else {
+			f.observe(info, now)
+		}
+	}
+}
