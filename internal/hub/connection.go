@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/url"
 	"os"
@@ -203,17 +204,36 @@ func call(f func()) {
 	}
 }
 
-// reportConnectErrors logs the first failure and then one line a minute, so that
-// a day without a link does not fill the node's disk with log lines.
+// reportInterval is how often a hub that cannot be reached is logged, per cause.
+const reportInterval = time.Minute
+
+// reportConnectErrors logs the first failure of each cause and then one line a
+// minute, so that a day without a link does not fill the node's disk with log
+// lines. Per cause, because the first is often not the one that tells: a server
+// that refuses a client's certificate may be heard of as a reset connection first.
 func reportConnectErrors(log *zap.Logger) nats.ConnErrHandler {
-	var last time.Time // handlers of one connection are called one after another
+	told := make(map[string]time.Time) // handlers of one connection are called one after another
 	return func(nc *nats.Conn, err error) {
-		if time.Since(last) < time.Minute {
+		now := time.Now()
+		maps.DeleteFunc(told, func(_ string, at time.Time) bool { return now.Sub(at) >= reportInterval })
+		why := innermost(err).Error()
+		if _, known := told[why]; known {
 			return
 		}
-		last = time.Now()
+		told[why] = now
 		log.Warn("the hub cannot be reached; data is kept on disk and the connection retried",
 			zap.Strings("servers", nc.Servers()), zap.Error(err))
+	}
+}
+
+// innermost is the error without the addresses and ports of this one attempt.
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
 	}
 }
 
