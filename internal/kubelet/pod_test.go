@@ -52,6 +52,25 @@ func TestPodListIsRead(t *testing.T) {
 	assert.Zero(t, pods["kube-apiserver-node-a"].CreatedUnix)
 }
 
+// What a real kubelet said that has no API server: a static pod without an
+// address, whose name carries the node's.
+func TestPodListOfARealKubeletIsRead(t *testing.T) {
+	content, err := os.ReadFile("testdata/kubelet-v1.34.4-standalone.json")
+	require.NoError(t, err)
+	pods, err := parsePodList(bytes.NewReader(content))
+	require.NoError(t, err)
+	require.Len(t, pods, 1)
+	p := pods[0]
+	assert.Equal(t, "orders-node-a", p.Name)
+	assert.Equal(t, "6c22fa54c44f884674135d07a0f53208", p.UID)
+	assert.True(t, p.HostNetwork)
+	assert.True(t, p.Running())
+	assert.Equal(t, &Container{
+		Name: "app", Image: "longhaul.test/app:1.2.3", Started: true,
+		ID: "90c34ebad0e8e9af78993a17cdc107693850ddac761b1b3074215a94d93c081b",
+	}, p.OnlyContainer())
+}
+
 func TestOwners(t *testing.T) {
 	pods := podsByName(t)
 	for name, want := range map[string]Workload{

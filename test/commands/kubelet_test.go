@@ -210,6 +210,9 @@ func TestPodsOfTheNodeAreNamed(t *testing.T) {
 	assert.Contains(t, page, "\nlonghaul_podmetadata_refreshes_total ")
 	assert.Contains(t, page, "\nlonghaul_podmetadata_age_seconds ")
 	n.stop()
+	if out, err := exec.Command("longhaul", "spool", "verify", n.spool).CombinedOutput(); err != nil {
+		t.Errorf("the file of known pods is in the spool's way: %v\n%s", err, out)
+	}
 	for _, worry := range []string{"\twarn\t", "\terror\t"} {
 		for line := range strings.Lines(n.stderr()) {
 			if strings.Contains(line, worry) && !strings.Contains(line, "hub") && !strings.Contains(line, "file watch") {
