@@ -15,7 +15,7 @@ func podsByName(t *testing.T) map[string]*Pod {
 	t.Helper()
 	content, err := os.ReadFile("kubelettest/testdata/pods.json")
 	require.NoError(t, err)
-	pods, err := parsePodList(bytes.NewReader(content))
+	pods, err := parsePodList(bytes.NewReader(content), maxAnswerBytes)
 	require.NoError(t, err)
 	byName := map[string]*Pod{}
 	for _, p := range pods {
@@ -57,7 +57,7 @@ func TestPodListIsRead(t *testing.T) {
 func TestPodListOfARealKubeletIsRead(t *testing.T) {
 	content, err := os.ReadFile("testdata/kubelet-v1.34.4-standalone.json")
 	require.NoError(t, err)
-	pods, err := parsePodList(bytes.NewReader(content))
+	pods, err := parsePodList(bytes.NewReader(content), maxAnswerBytes)
 	require.NoError(t, err)
 	require.Len(t, pods, 1)
 	p := pods[0]
@@ -157,11 +157,11 @@ func TestWhatIsNoPodListIsAnError(t *testing.T) {
 		`{"kind":"PodList","items":[{"metadata":1}]`: "cannot unmarshal",
 		`{"kind":"PodList","items":[]`:               "EOF",
 	} {
-		_, err := parsePodList(strings.NewReader(text))
+		_, err := parsePodList(strings.NewReader(text), maxAnswerBytes)
 		assert.ErrorContains(t, err, want, text)
 	}
 	for _, text := range []string{`{"items":null}`, `{"kind":"PodList","apiVersion":"v9","new":{"a":[1]},"items":[]}`} {
-		pods, err := parsePodList(strings.NewReader(text))
+		pods, err := parsePodList(strings.NewReader(text), maxAnswerBytes)
 		assert.NoError(t, err, text)
 		assert.Empty(t, pods)
 	}
@@ -173,7 +173,7 @@ func FuzzPodList(f *testing.F) {
 	f.Add(content)
 	f.Add([]byte(`{"kind":"PodList","items":[{"metadata":{"uid":"u","name":"n"},"status":{"podIP":"x"}}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		pods, err := parsePodList(bytes.NewReader(text))
+		pods, err := parsePodList(bytes.NewReader(text), maxAnswerBytes)
 		if err != nil {
 			return
 		}
