@@ -56,6 +56,7 @@ type client struct {
 	http      *http.Client
 	transport *http.Transport
 	ca        []byte // what transport was made with
+	maxBytes  int64  // of an answer
 }
 
 func newClient(config Config) (*client, error) {
@@ -64,7 +65,7 @@ func newClient(config Config) (*client, error) {
 		return nil, err
 	}
 	base.Path = "/pods"
-	return &client{config: config, podsURL: base.String()}, nil
+	return &client{config: config, podsURL: base.String(), maxBytes: maxAnswerBytes}, nil
 }
 
 // pods asks for all pods of the node. Errors are *failure.
@@ -86,7 +87,7 @@ func (c *client) pods(ctx context.Context) ([]*Pod, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, c.statusFailure(response)
 	}
-	pods, err := parsePodList(response.Body)
+	pods, err := parsePodList(response.Body, c.maxBytes)
 	if err != nil {
 		return nil, &failure{reason: reasonAnswer, err: fmt.Errorf("read the kubelet's pods from %s: %w", c.podsURL, err)}
 	}

@@ -18,6 +18,6 @@
 // replaced atomically when something changed. A file that does not parse or
 // match its sum is moved to <file>.corrupt, and the Source starts empty.
 //
-// Bounds: an answer of the kubelet has at most 32 MiB, one label or annotation
+// Bounds: an answer of the kubelet has at most 16 MiB, one label or annotation
 // value 4 KiB (longer ones are left out, such as kubectl's copy of the manifest).
 package kubelet

@@ -15,7 +15,7 @@ func podsByName(t *testing.T) map[string]*Pod {
 	t.Helper()
 	content, err := os.ReadFile("kubelettest/testdata/pods.json")
 	require.NoError(t, err)
-	pods, err := parsePodList(bytes.NewReader(content))
+	pods, err := parsePodList(bytes.NewReader(content), maxAnswerBytes)
 	require.NoError(t, err)
 	byName := map[string]*Pod{}
 	for _, p := range pods {
@@ -50,6 +50,25 @@ func TestPodListIsRead(t *testing.T) {
 	assert.False(t, pods["cart-5f6d7c8b9a-zzzzz"].Containers[0].Started)
 	assert.False(t, pods["report-29399040-7hb4d"].Running())
 	assert.Zero(t, pods["kube-apiserver-node-a"].CreatedUnix)
+}
+
+// What a real kubelet said that has no API server: a static pod without an
+// address, whose name carries the node's.
+func TestPodListOfARealKubeletIsRead(t *testing.T) {
+	content, err := os.ReadFile("testdata/kubelet-v1.34.4-standalone.json")
+	require.NoError(t, err)
+	pods, err := parsePodList(bytes.NewReader(content), maxAnswerBytes)
+	require.NoError(t, err)
+	require.Len(t, pods, 1)
+	p := pods[0]
+	assert.Equal(t, "orders-node-a", p.Name)
+	assert.Equal(t, "6c22fa54c44f884674135d07a0f53208", p.UID)
+	assert.True(t, p.HostNetwork)
+	assert.True(t, p.Running())
+	assert.Equal(t, &Container{
+		Name: "app", Image: "longhaul.test/app:1.2.3", Started: true,
+		ID: "90c34ebad0e8e9af78993a17cdc107693850ddac761b1b3074215a94d93c081b",
+	}, p.OnlyContainer())
 }
 
 func TestOwners(t *testing.T) {
@@ -138,11 +157,11 @@ func TestWhatIsNoPodListIsAnError(t *testing.T) {
 		`{"kind":"PodList","items":[{"metadata":1}]`: "cannot unmarshal",
 		`{"kind":"PodList","items":[]`:               "EOF",
 	} {
-		_, err := parsePodList(strings.NewReader(text))
+		_, err := parsePodList(strings.NewReader(text), maxAnswerBytes)
 		assert.ErrorContains(t, err, want, text)
 	}
 	for _, text := range []string{`{"items":null}`, `{"kind":"PodList","apiVersion":"v9","new":{"a":[1]},"items":[]}`} {
-		pods, err := parsePodList(strings.NewReader(text))
+		pods, err := parsePodList(strings.NewReader(text), maxAnswerBytes)
 		assert.NoError(t, err, text)
 		assert.Empty(t, pods)
 	}
@@ -154,7 +173,7 @@ func FuzzPodList(f *testing.F) {
 	f.Add(content)
 	f.Add([]byte(`{"kind":"PodList","items":[{"metadata":{"uid":"u","name":"n"},"status":{"podIP":"x"}}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		pods, err := parsePodList(bytes.NewReader(text))
+		pods, err := parsePodList(bytes.NewReader(text), maxAnswerBytes)
 		if err != nil {
 			return
 		}

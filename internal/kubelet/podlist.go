@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// maxAnswerBytes is far beyond what a node of 500 pods answers (about 10 MB).
-	maxAnswerBytes = 32 << 20
+	// maxAnswerBytes is far beyond what a node of 250 pods answers (about 5 MB).
+	maxAnswerBytes = 16 << 20
 	// maxValueBytes of a label (Kubernetes: 63) or an annotation (256 KiB).
 	maxValueBytes = 4 << 10
 )
 
-// errTooLarge says that an answer was longer than maxAnswerBytes.
-var errTooLarge = fmt.Errorf("the answer is larger than %d MiB", maxAnswerBytes>>20)
+// errTooLarge says that an answer was longer than it may be.
+var errTooLarge = errors.New("the answer is too large")
 
 // The part of v1.PodList that is used. Everything else is skipped.
 type apiPod struct {
@@ -81,12 +81,12 @@ type apiStatus struct {
 }
 
 // parsePodList reads a v1.PodList pod by pod, so that memory is needed for one
-// at a time. What is not a pod list is an error.
-func parsePodList(r io.Reader) ([]*Pod, error) {
-	limited := &io.LimitedReader{R: r, N: maxAnswerBytes + 1}
+// at a time. What is not a pod list, or longer than maxBytes, is an error.
+func parsePodList(r io.Reader, maxBytes int64) ([]*Pod, error) {
+	limited := &io.LimitedReader{R: r, N: maxBytes + 1}
 	pods, err := decodePodList(json.NewDecoder(limited))
 	if limited.N <= 0 {
-		return nil, errTooLarge
+		return nil, fmt.Errorf("%w: over %d KiB", errTooLarge, maxBytes>>10)
 	}
 	return pods, err
 }

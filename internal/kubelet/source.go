@@ -42,6 +42,7 @@ type Source struct {
 	pending    chan struct{} // closed when the next request to begin has ended
 	lastAsked  time.Time
 	unknown    map[Ref]time.Time // since when
+	swept      time.Time         // when old ones were last taken out of unknown
 	listeners  map[chan struct{}]struct{}
 	said       map[string]time.Time // reason → when it was logged
 	unregister func() error         // of the metrics; nil until Observe
@@ -146,7 +147,11 @@ func (s *Source) Find(ctx context.Context, ref Ref) *Pod {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return s.State().find(ref)
+	p := s.State().find(ref)
+	if p == nil {
+		s.want() // soon, without waiting
+	}
+	return p
 }
 
 // ask has the kubelet asked for an unknown pod. It returns what to wait for, or
@@ -158,26 +163,17 @@ func (s *Source) ask(ref Ref) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if since, found := s.unknown[ref]; found && now.Sub(since) < unknownFor {
+	if since, found := s.unknown[ref]; found && now.Sub(since) < unknownFor || !s.roomForUnknown(now) {
 		return nil
 	}
-	if len(s.unknown) >= maxUnknown {
-		for known, since := range s.unknown {
-			if now.Sub(since) >= unknownFor {
-				delete(s.unknown, known)
-			}
-		}
-		if len(s.unknown) >= maxUnknown {
-			return nil
-		}
-	}
 	s.unknown[ref] = now
+	if s.asking != nil && !s.failing.Load() {
+		return s.asking // which most likely tells it; else Find has it asked again
+	}
 	s.want()
 	switch {
 	case s.failing.Load():
 		return nil
-	case s.asking != nil:
-		return s.asking // which most likely tells it
 	case s.lastAsked.Add(refreshGap).Sub(now) > maxWait:
 		return nil
 	}
@@ -185,6 +181,19 @@ func (s *Source) ask(ref Ref) <-chan struct{} {
 		s.pending = make(chan struct{})
 	}
 	return s.pending
+}
+
+// roomForUnknown makes room in the table now and then, not for each unknown pod.
+func (s *Source) roomForUnknown(now time.Time) bool {
+	if len(s.unknown) >= maxUnknown && now.Sub(s.swept) >= refreshGap {
+		s.swept = now
+		for ref, since := range s.unknown {
+			if now.Sub(since) >= unknownFor {
+				delete(s.unknown, ref)
+			}
+		}
+	}
+	return len(s.unknown) < maxUnknown
 }
 
 // Stale says that something was seen that is newer than what is known: the
@@ -251,6 +260,10 @@ func (s *Source) refresh(ctx context.Context) {
 		s.asking = make(chan struct{})
 	}
 	s.lastAsked = time.Now()
+	select {
+	case <-s.wanted: // until now
+	default:
+	}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
