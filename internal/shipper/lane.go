@@ -152,7 +152,7 @@ func (l *lane) ship(ctx context.Context) error {
 		if disputed && len(v.flying) == 0 {
 			return errDisputed
 		}
-		allowed := !disputed && (!l.sealed.Load() || l.mayShip(l))
+		allowed := !disputed && l.mayShip(l)
 		if allowed {
 			if err := v.read(ctx); err != nil {
 				return err

@@ -78,6 +78,9 @@ func (s *Spool) beginLane(id frame.Lane) (*lane, error) {
 	}
 	s.saveLedger(l, false)
 	s.saveLedger(l, true) // both slots exist: later writes need no space
+	if l.ledger.f == nil {
+		return nil, fmt.Errorf("write %s: %w", l.ledger.path, l.ledger.err)
+	}
 	if err := s.opts.fs.SyncDir(l.dir); err != nil {
 		l.ledger.close()
 		return nil, err
@@ -110,14 +113,16 @@ func (s *Spool) Retire(id frame.Lane) bool {
 	segments := s.detach(l, len(l.segments))
 	l.wake()
 	s.mu.Unlock()
-	if err := s.saveRegistry(); err != nil {
-		s.ledgerTrouble.report(s.opts.Logger, "cannot write "+registryName+": after a restart confirmed frames may be sent again: check the disk", "error", err)
-	}
+	saved := s.saveRegistry()
 	l.ledger.close()
+	l.reader.releaseRemoved(s)
+	if saved != nil { // its files must stay as long as the list has it
+		s.ledgerTrouble.report(s.opts.Logger, "cannot write "+registryName+": a confirmed lane's files stay until the next start: check the disk", "lane", id, "error", saved)
+		return true
+	}
 	for _, seg := range segments {
 		s.removeSegment(seg)
 	}
-	l.reader.releaseRemoved(s)
 	s.removeLaneDir(l.dir)
 	return true
 }
