@@ -290,3 +290,57 @@ func TestANumberTheSpoolDoesNotKnowOfBeginsNewLanes(t *testing.T) {
 		t.Fatalf("number %d of the new lane", n)
 	}
 }
+
+// A kill or a power cut at any operation of sealing, confirming and retiring
+// loses nothing, names nothing as lost, and leaves one live lane a signal.
+func TestSealingAndRetiringSurviveAnEndAtAnyOperation(t *testing.T) {
+	for name, after := range map[string]func(*memFS) *memFS{
+		"kill": func(disk *memFS) *memFS {
+			disk.dead, disk.cutAt = false, 0
+			return disk
+		},
+		"power cut": (*memFS).powerCut,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for ops, finished := 1, false; !finished; ops++ {
+				disk := newMemFS(uint64(ops))
+				o := Options{Dir: "/spool", SegmentBytes: 1000, fs: disk}
+				s, ob := open(t, o), newObserver()
+				for range 10 {
+					if err := ob.appendOne(s, frame.Logs, 200); err != nil {
+						t.Fatal(err)
+					}
+				}
+				disk.cutAt = disk.ops + ops
+				if _, err := s.Seal(frame.Logs); err == nil {
+					for range 3 {
+						if ob.appendOne(s, frame.Logs, 200) != nil {
+							break
+						}
+					}
+					ob.confirm(t, s, disk, logs, 10)
+					finished = s.Retire(logs) && !disk.dead
+				}
+				s.Close()
+				o.fs = after(disk)
+				s = open(t, o)
+				ob.check(t, s)
+				checkIdentity(t, s)
+				live := 0
+				for _, st := range s.Stats().Lanes {
+					if st.Class == frame.Live {
+						live++
+					}
+				}
+				if live != len(frame.Signals) || lostItems(s) > ob.inDoubt {
+					t.Fatalf("ended at operation %d: %d live lanes, %d items lost: %+v", ops, live, lostItems(s), s.Stats())
+				}
+				if err := ob.appendOne(s, frame.Logs, 10); err != nil {
+					t.Fatalf("ended at operation %d: %v", ops, err)
+				}
+				ob.check(t, s)
+				closeSpool(t, s)
+			}
+		})
+	}
+}
