@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -426,27 +425,4 @@ func (s *Spool) replaceLanes(why string) error {
 	}
 	s.opts.Logger.Warn(why+": numbers may have been given out that it does not know of, so what it holds is shipped as backlog and new lanes begin; nothing is lost by this", "dir", s.opts.Dir, "new_lanes", names)
 	return s.saveRegistry()
-}
-
-// Diverged says that the relay knows of a number of a live lane that this spool
-// has not given out: it was set back, by a snapshot of the disk, say. New lanes
-// begin, because the numbers to come were used before.
-func (s *Spool) Diverged(id frame.Lane, known uint64) ([]frame.Lane, error) {
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
-	s.mu.Lock()
-	l := s.lanes[id]
-	stale := l == nil || s.closed || l != s.live[id.Signal] || known < l.next
-	s.mu.Unlock()
-	if stale {
-		return nil, nil
-	}
-	err := s.replaceLanes(fmt.Sprintf("the relay has frame %d of %s, which this spool has not written yet: it was set back", known, id))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var live []frame.Lane
-	for l := range maps.Values(s.live) {
-		live = append(live, l.id)
-	}
-	return live, err
 }

@@ -175,6 +175,7 @@ func (s *Spool) recoverLane(l *lane) error {
 		s.bytes += seg.size
 	}
 	l.itemsInAtOpen, l.itemsConfirmedAtOpen = l.itemsIn, l.itemsConfirmed
+	l.nextAtOpen, l.beforeAtOpen = l.next, l.before
 	if last := l.lastSegment(); last != nil && last.high+1 != l.next && last.first != l.next {
 		last.sealed = true // the next frame does not follow its last
 	}
