@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/shipper"
 	"github.com/longhaul/longhaul/internal/spool"
 )
 
@@ -86,6 +87,7 @@ func TestAFullSpoolThatBlocksTellsClientsToTryAgain(t *testing.T) {
 	config := testConfig(t)
 	config.Spool.MaxBytes = minSpoolBytes
 	config.Spool.OnFull = spool.Block
+	config.Recovery = shipper.InOrder // one lane, however slow the machine
 	config.Batch.EagerItems = 1
 	e, _ := start(t, config)
 	grpcClient, httpPost := otlpFront(t, e)
@@ -118,7 +120,7 @@ func TestAFullSpoolThatBlocksTellsClientsToTryAgain(t *testing.T) {
 
 	sp := e.logs.(signalExporter).spool
 	stats := sp.Stats().Lanes[0]
-	if lost := sp.Stats().Lanes[0].Lost; lost != [frame.NumCauses]uint64{} || stats.Items != int64(accepted) {
+	if lost := stats.Lost; lost != [frame.NumCauses]uint64{} || stats.Items != int64(accepted) {
 		t.Fatalf("%d accepted, %d held, lost %v", accepted, stats.Items, lost)
 	}
 	sp.Confirm(stats.Lane, stats.Next-2) // leaves the last segment, and little in it

@@ -45,6 +45,7 @@ func (sh *Shipper) confirmed(ctx context.Context, msg *nats.Msg) {
 		}
 		if accepted.Confirmed > 0 && accepted.Confirmed >= sh.spool.Next(name) && !l.sealed.Load() {
 			sh.diverged(ctx, name, accepted.Confirmed)
+			continue
 		}
 		if accepted.Confirmed > 0 {
 			sh.spool.Confirm(name, accepted.Confirmed)

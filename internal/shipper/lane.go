@@ -152,7 +152,7 @@ func (l *lane) ship(ctx context.Context) error {
 		if disputed && len(v.flying) == 0 {
 			return errDisputed
 		}
-		allowed := !disputed && (!l.sealed.Load() || l.mayShip(l))
+		allowed := !disputed && l.mayShip(l)
 		if allowed {
 			if err := v.read(ctx); err != nil {
 				return err
@@ -218,7 +218,7 @@ func (v *voyage) publish() error {
 		v.flying, v.inFlight, v.ahead = append(v.flying, f), v.inFlight+f.bytes, v.ahead[1:]
 		v.next = f.number + 1
 	}
-	if pending := len(v.ahead) > 0; !v.sealed.Load() && v.pending.Swap(pending) && !pending {
+	if pending := len(v.ahead) > 0 || v.inFlight >= v.window; !v.sealed.Load() && v.pending.Swap(pending) && !pending {
 		v.lanes.announce()
 	}
 	return nil

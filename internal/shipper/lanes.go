@@ -127,14 +127,19 @@ func (sh *Shipper) retire(l *lane) {
 	sh.lanes.announce()
 }
 
-// mayShip says whether a sealed lane has its turn: no older one of its signal has
-// something to send, and the live one has nothing it could send now.
+// mayShip says whether a lane has its turn. A live one always has, unless order
+// is asked for. A sealed one has when no older one of its signal has something to
+// send, and the live one has nothing it could send now.
 func (sh *Shipper) mayShip(l *lane) bool {
+	inOrder := sh.config.Recovery == InOrder
+	if !l.sealed.Load() && !inOrder {
+		return true
+	}
 	for _, other := range sh.lanes.list() {
 		if other.name.Signal != l.name.Signal || other == l {
 			continue
 		}
-		if !other.sealed.Load() && other.pending.Load() {
+		if !other.sealed.Load() && other.pending.Load() && !inOrder {
 			return false
 		}
 		if other.sealed.Load() && other.name.Seq < l.name.Seq && other.unsent() {

@@ -141,6 +141,16 @@ func (s *Spool) saveIdentity(known bool) error {
 	return nil
 }
 
+// saveSynced notes that everything is on the disk, so that a planned restart of
+// the machine is not taken for a power cut.
+func (s *Spool) saveSynced() {
+	id := s.identity
+	id.Boot = ""
+	if err := writeIdentity(s.opts.fs, s.opts.Dir, &id); err == nil {
+		s.identity = id
+	}
+}
+
 // writeIdentity writes spool.json, with its own place in it.
 func writeIdentity(fsys fileSystem, dir string, id *identityFile) error {
 	err := writeFileKnowing(fsys, filepath.Join(dir, identityName), true, func(place string) ([]byte, error) {

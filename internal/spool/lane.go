@@ -33,6 +33,7 @@ type lane struct {
 	damaged []numberRange
 
 	itemsInAtOpen, itemsConfirmedAtOpen uint64
+	nextAtOpen, beforeAtOpen            uint64
 
 	changed chan struct{} // closed and replaced when frames become durable
 
@@ -75,7 +76,7 @@ func gapOf(from, to, before, after uint64) gap {
 func newLane(id frame.Lane, class frame.Class, spoolDir string) *lane {
 	dir := filepath.Join(spoolDir, laneDirName(id))
 	return &lane{
-		id: id, class: class, dir: dir, next: 1,
+		id: id, class: class, dir: dir, next: 1, nextAtOpen: 1,
 		changed: make(chan struct{}),
 		ledger:  ledgerFile{path: filepath.Join(dir, ledgerName)},
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -78,6 +77,9 @@ func (s *Spool) beginLane(id frame.Lane) (*lane, error) {
 	}
 	s.saveLedger(l, false)
 	s.saveLedger(l, true) // both slots exist: later writes need no space
+	if l.ledger.f == nil {
+		return nil, fmt.Errorf("write %s: %w", l.ledger.path, l.ledger.err)
+	}
 	if err := s.opts.fs.SyncDir(l.dir); err != nil {
 		l.ledger.close()
 		return nil, err
@@ -110,14 +112,16 @@ func (s *Spool) Retire(id frame.Lane) bool {
 	segments := s.detach(l, len(l.segments))
 	l.wake()
 	s.mu.Unlock()
-	if err := s.saveRegistry(); err != nil {
-		s.ledgerTrouble.report(s.opts.Logger, "cannot write "+registryName+": after a restart confirmed frames may be sent again: check the disk", "error", err)
-	}
+	saved := s.saveRegistry()
 	l.ledger.close()
+	l.reader.releaseRemoved(s)
+	if saved != nil { // its files must stay as long as the list has it
+		s.ledgerTrouble.report(s.opts.Logger, "cannot write "+registryName+": a confirmed lane's files stay until the next start: check the disk", "lane", id, "error", saved)
+		return true
+	}
 	for _, seg := range segments {
 		s.removeSegment(seg)
 	}
-	l.reader.releaseRemoved(s)
 	s.removeLaneDir(l.dir)
 	return true
 }
@@ -421,27 +425,4 @@ func (s *Spool) replaceLanes(why string) error {
 	}
 	s.opts.Logger.Warn(why+": numbers may have been given out that it does not know of, so what it holds is shipped as backlog and new lanes begin; nothing is lost by this", "dir", s.opts.Dir, "new_lanes", names)
 	return s.saveRegistry()
-}
-
-// Diverged says that the relay knows of a number of a live lane that this spool
-// has not given out: it was set back, by a snapshot of the disk, say. New lanes
-// begin, because the numbers to come were used before.
-func (s *Spool) Diverged(id frame.Lane, known uint64) ([]frame.Lane, error) {
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
-	s.mu.Lock()
-	l := s.lanes[id]
-	stale := l == nil || s.closed || l != s.live[id.Signal] || known < l.next
-	s.mu.Unlock()
-	if stale {
-		return nil, nil
-	}
-	err := s.replaceLanes(fmt.Sprintf("the relay has frame %d of %s, which this spool has not written yet: it was set back", known, id))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var live []frame.Lane
-	for l := range maps.Values(s.live) {
-		live = append(live, l.id)
-	}
-	return live, err
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/longhaul/longhaul/internal/frame"
@@ -273,20 +274,119 @@ func TestACopyUsesNoNumberOfTheOriginalAgain(t *testing.T) {
 	}
 }
 
-func TestANumberTheSpoolDoesNotKnowOfBeginsNewLanes(t *testing.T) {
-	s := open(t, Options{Dir: t.TempDir()})
-	add(t, s, frame.Logs, 1, 10)
-	if live, err := s.Diverged(logs, 1); err != nil || live != nil {
+// The disk was set back: frames 2 and 3 of the relay are not those of this spool.
+func TestASpoolThatWasSetBackGivesItsFramesNewNumbers(t *testing.T) {
+	o := Options{Dir: t.TempDir(), SegmentBytes: 4000}
+	s := open(t, o)
+	for range 5 {
+		add(t, s, frame.Logs, 1, 1000) // the relay has them
+	}
+	closeSpool(t, s)
+	s = open(t, o)
+	for range 7 {
+		add(t, s, frame.Logs, 10, 1000)
+	}
+	if live, err := s.Diverged(logs, 12); err != nil || live != nil {
 		t.Fatal(live, err)
 	}
-	live, err := s.Diverged(logs, 2)
-	if err != nil || len(live) != 3 {
+	live, err := s.Diverged(logs, 20)
+	if err != nil || len(live) != len(frame.Signals) {
 		t.Fatal(live, err)
 	}
-	if st := laneStats(t, s, logs); st.Class != frame.Backlog || st.Items != 1 {
+	if st := laneStats(t, s, logs); st.Class != frame.Backlog || st.Items != 0 || st.Confirmed != 12 || sum(st.Lost) != 0 {
 		t.Fatalf("%+v", st)
 	}
-	if n := add(t, s, frame.Logs, 1, 10); n != 1 {
-		t.Fatalf("number %d of the new lane", n)
+	moved := readAll(t, s, s.Live(frame.Logs), 0, 0)
+	if len(moved) != 7 || moved[0].Number != 1 || moved[6].Header.Items != 10 || moved[6].Header.Before != 60 {
+		t.Fatalf("moved: %v", numbers(moved))
+	}
+	if in, confirmed, held, lost := accounts(s); in != 75 || confirmed != 5 || held != 70 || lost != 0 {
+		t.Fatalf("in %d, confirmed %d, held %d, lost %d", in, confirmed, held, lost)
+	}
+	checkIdentity(t, s)
+	if !s.Retire(logs) {
+		t.Fatal("the lane that was set back stays")
+	}
+	closeSpool(t, s)
+	s = open(t, o)
+	if in, _, held, lost := accounts(s); in != 75 || held != 70 || lost != 0 {
+		t.Fatalf("after a restart: in %d, held %d, lost %d", in, held, lost)
+	}
+}
+
+func TestWhatCannotMoveIsNamed(t *testing.T) {
+	disk := newMemFS(1)
+	s := openMem(t, disk, 1<<20, 1<<20)
+	for range 4 {
+		add(t, s, frame.Logs, 10, 1000)
+	}
+	disk.mu.Lock()
+	disk.refuse = func(op, path string) error {
+		if op == "write" && isSegment(path) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	disk.mu.Unlock()
+	if _, err := s.Diverged(logs, 9); err != nil {
+		t.Fatal(err)
+	}
+	if in, confirmed, held, lost := accounts(s); in != 40 || confirmed != 0 || held != 0 || lost != 40 {
+		t.Fatalf("in %d, confirmed %d, held %d, lost %d", in, confirmed, held, lost)
+	}
+	checkIdentity(t, s)
+}
+
+// A kill or a power cut at any operation of sealing, confirming and retiring
+// loses nothing, names nothing as lost, and leaves one live lane a signal.
+func TestSealingAndRetiringSurviveAnEndAtAnyOperation(t *testing.T) {
+	for name, after := range map[string]func(*memFS) *memFS{
+		"kill": func(disk *memFS) *memFS {
+			disk.dead, disk.cutAt = false, 0
+			return disk
+		},
+		"power cut": (*memFS).powerCut,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for ops, finished := 1, false; !finished; ops++ {
+				disk := newMemFS(uint64(ops))
+				o := Options{Dir: "/spool", SegmentBytes: 1000, fs: disk}
+				s, ob := open(t, o), newObserver()
+				for range 10 {
+					if err := ob.appendOne(s, frame.Logs, 200); err != nil {
+						t.Fatal(err)
+					}
+				}
+				disk.cutAt = disk.ops + ops
+				if _, err := s.Seal(frame.Logs); err == nil {
+					for range 3 {
+						if ob.appendOne(s, frame.Logs, 200) != nil {
+							break
+						}
+					}
+					ob.confirm(t, s, disk, logs, 10)
+					finished = s.Retire(logs) && !disk.dead
+				}
+				s.Close()
+				o.fs = after(disk)
+				s = open(t, o)
+				ob.check(t, s)
+				checkIdentity(t, s)
+				live := 0
+				for _, st := range s.Stats().Lanes {
+					if st.Class == frame.Live {
+						live++
+					}
+				}
+				if live != len(frame.Signals) || lostItems(s) > ob.inDoubt {
+					t.Fatalf("ended at operation %d: %d live lanes, %d items lost: %+v", ops, live, lostItems(s), s.Stats())
+				}
+				if err := ob.appendOne(s, frame.Logs, 10); err != nil {
+					t.Fatalf("ended at operation %d: %v", ops, err)
+				}
+				ob.check(t, s)
+				closeSpool(t, s)
+			}
+		})
 	}
 }

@@ -49,6 +49,7 @@ type ledgerFile struct {
 	path  string
 	f     file
 	write uint64
+	err   error // of the last write
 }
 
 // saveLedger writes the lane's state. It reports no error: the callers go on
@@ -67,7 +68,8 @@ func (s *Spool) saveLedger(l *lane, durable bool) {
 	if len(entry.Damaged) > maxLedgerRange {
 		entry.Damaged = entry.Damaged[len(entry.Damaged)-maxLedgerRange:]
 	}
-	if err := l.ledger.save(s.opts.fs, entry, durable); err != nil {
+	err := l.ledger.save(s.opts.fs, entry, durable)
+	if l.ledger.err = err; err != nil {
 		s.ledgerTrouble.report(s.opts.Logger, "cannot write the lane's ledger: after a restart frames may be sent twice and losses counted again: check the disk", "lane", l.id, "error", err)
 	} else {
 		s.ledgerTrouble.over()

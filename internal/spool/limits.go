@@ -230,8 +230,10 @@ func (s *Spool) tooLongOpen(l *lane) bool {
 	return s.opts.MaxAge > 0 && s.opts.now().Sub(l.began) > s.opts.MaxAge/8
 }
 
-// syncLanes makes durable what was written since the last time; FsyncInterval.
-func (s *Spool) syncLanes() {
+// syncLanes makes durable what was written since the last time, FsyncInterval. It
+// reports whether that worked.
+func (s *Spool) syncLanes() bool {
+	ok := true
 	s.mu.Lock()
 	lanes := make([]*lane, 0, len(s.live))
 	for _, l := range s.live {
@@ -239,17 +241,19 @@ func (s *Spool) syncLanes() {
 	}
 	s.mu.Unlock()
 	for _, l := range lanes {
-		s.syncLane(l)
+		ok = s.syncLane(l) && ok
 	}
+	return ok
 }
 
 // syncLane fsyncs a lane's segment. When that fails the segment ends: what the
 // kernel has not written of it may be gone, and is found damaged when it is read.
-func (s *Spool) syncLane(l *lane) {
+func (s *Spool) syncLane(l *lane) bool {
 	if !l.unsynced || l.active == nil {
-		return
+		return true
 	}
-	if err := s.syncActive(l); err != nil {
+	err := s.syncActive(l)
+	if l.unsynced = false; err != nil {
 		s.ledgerTrouble.report(s.opts.Logger, "fsync failed: frames of the last interval may be lost; they are counted when they turn out damaged: check the disk", "lane", l.id, "error", err)
 		s.mu.Lock()
 		seg := l.lastSegment()
@@ -257,5 +261,5 @@ func (s *Spool) syncLane(l *lane) {
 		s.closeActive(l)
 		s.sealSegment(seg)
 	}
-	l.unsynced = false
+	return err == nil
 }

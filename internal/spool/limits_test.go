@@ -240,6 +240,15 @@ func TestWithoutFsyncNoNumberIsUsedTwice(t *testing.T) {
 			if got := readAll(t, killed, logs, 0, 0); len(got) != 20 || laneStats(t, killed, logs).Class != frame.Live {
 				t.Fatalf("after a kill: %d frames", len(got))
 			}
+			if mode == FsyncInterval { // a planned restart seals nothing
+				closeSpool(t, killed)
+				boot = "planned"
+				killed = open(t, o)
+				if laneStats(t, killed, logs).Class != frame.Live {
+					t.Fatal("a planned restart of the machine sealed the lane")
+				}
+				add(t, killed, frame.Logs, 1, 100)
+			}
 			o.fs, boot = disk.powerCut(), "second"
 			s = open(t, o)
 			if st := laneStats(t, s, logs); st.Class != frame.Backlog {

@@ -64,7 +64,11 @@ func (s *Spool) Read(id frame.Lane, from uint64, maxBytes int) ([]Record, error)
 		from = max(from, l.confirmed+1)
 		seg := l.segmentFrom(from)
 		if seg == nil {
+			backlog := l.class != frame.Live
 			s.mu.Unlock()
+			if backlog {
+				l.reader.close() // many lanes must not mean many open files
+			}
 			return nil, nil
 		}
 		v := s.viewOf(l, seg)

@@ -218,16 +218,18 @@ func (s *Spool) Close() error {
 	s.writing.Wait()
 	s.writeMu.Lock() // let a Seal or Retire finish
 	defer s.writeMu.Unlock()
-	if s.opts.Fsync == FsyncInterval {
-		s.syncLanes()
+	if s.opts.Fsync == FsyncInterval && s.syncLanes() {
+		s.saveSynced()
 	}
 	s.mu.Lock()
 	s.closed = true
 	close(s.done)
 	s.mu.Unlock()
 	for _, l := range s.lanes {
-		l.confirmMu.Lock() // let a Confirm or a repair finish
-		s.saveLedger(l, true)
+		l.confirmMu.Lock()         // let a Confirm or a repair finish
+		if l.class == frame.Live { // the others' are as they were last changed
+			s.saveLedger(l, true)
+		}
 		l.confirmMu.Unlock()
 	}
 	s.evictions.flush(s)
