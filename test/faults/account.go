@@ -21,8 +21,9 @@ func (a account) named() int {
 // unnamed is what was acknowledged, is not there, and nobody knows.
 func (a account) unnamed() int { return max(0, a.in-a.delivered-a.named()) }
 
-// agreed says whether the collector and the relay name the same losses.
-func (a account) agreed() bool { return a.edgeLost == a.relayLost-a.rejected }
+// agreed says whether the relay names no losses but the collector's. It may name
+// fewer: what the collector let go of when the hub had it already is not lost.
+func (a account) agreed() bool { return a.relayLost-a.rejected <= a.edgeLost }
 
 // count compares what was sent with what Loki took (how often) and has (found).
 func count(sent []uint8, acked []bool, taken []uint16, found map[int]bool) (a account) {

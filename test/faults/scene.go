@@ -283,7 +283,8 @@ func (s *scene) relayCounts(ctx context.Context) (lost, rejected int, err error)
 		return 0, 0, err
 	}
 	sum := func(labels ...string) int {
-		return int(m.Sum("longhaul_lost_items_total", append(labels, "cluster", s.cluster, "signal", "logs")...))
+		labels = append(labels, "cluster", s.cluster, "signal", "logs")
+		return int(m.Sum("longhaul_lost_items_total", labels...) - m.Sum("longhaul_recovered_items_total", labels...))
 	}
 	return s.relayLost + sum(), s.relayRejected + sum("cause", "rejected"), nil
 }
