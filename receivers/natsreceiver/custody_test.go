@@ -255,6 +255,25 @@ func TestTheLostEndOfALaneIsNamedFromAHelloAndTheLaneRetires(t *testing.T) {
 	}
 }
 
+// A new node that lost all it had before it ever reached the hub.
+func TestWhatWasLostBeforeTheFirstFrameIsNamedFromAHello(t *testing.T) {
+	t.Parallel()
+	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
+	set := receivertest.NewNopSettings(Type)
+	set.TelemetrySettings = tel.NewTelemetrySettings()
+	startMeasured(t, h.ClientURL(), b, set)
+	f := newFleet(t, h.ClientURL())
+	heard := f.listen(store1)
+	eventually(t, "the relay answers", func() bool {
+		f.hello(store1, "x", custody.HelloLane{Lane: "logs/1", Floor: 5, Next: 5, Before: 2000, Lost: []uint64{0, 0, 2000}})
+		return len(heard()) > 0
+	})
+	eventually(t, "the lane is confirmed to its end", func() bool { return confirmedLane(heard(), "logs/1") == 4 })
+	if lost := sum(t, tel, "longhaul_lost_items"); !maps.Equal(lost, map[string]int64{"corrupt": 2000}) {
+		t.Fatalf("lost %v", lost)
+	}
+}
+
 // A hello that overtakes frames must not make losses of them.
 func TestWhatIsOnTheHubIsNotNamedAsLost(t *testing.T) {
 	t.Parallel()

@@ -113,7 +113,7 @@ func (s *suspects) decide(ctx context.Context, signal frame.Signal, due []*suspi
 		if !one.placed {
 			one.placed, one.through = true, info.State.LastSeq
 		}
-		if info.State.FirstSeq <= one.through {
+		if info.State.Msgs > 0 && info.State.FirstSeq <= one.through {
 			continue // a message leaves the hub only when what became of it is stored
 		}
 		s.conclude(one)
