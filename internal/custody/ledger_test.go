@@ -308,6 +308,27 @@ func TestRetiredLanesAreForgottenAndTheirFramesDuplicates(t *testing.T) {
 	}
 }
 
+// An edge that lets go of a lane before the relay has had, or named, all of it.
+func TestALaneIsNotRetiredBeforeItsEndIsKnown(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	next := HelloLane{Lane: "logs/2", Floor: 1, Next: 1}
+	l.Hear(k.Spool(), []HelloLane{{Lane: "logs/1", Floor: 2, Next: 4, Before: 30, Shipped: 1, Lost: []uint64{0, 0, 20}}, next}, now)
+	_, suspects := l.Hear(k.Spool(), []HelloLane{next}, now)
+	if len(suspects) != 1 || suspects[0].Lane.Floor != 4 {
+		t.Fatalf("suspects %+v", suspects)
+	}
+	l.Empty(k, 4, 30, suspects[0].Lost, now)
+	_, reports, _ := store(l)
+	wantLost(t, "the end", reports, Counts{frame.Corrupt: 20})
+	if _, suspects := l.Hear(k.Spool(), []HelloLane{next}, now); len(suspects) != 0 {
+		t.Fatalf("suspects %+v", suspects)
+	}
+	if got := l.Take(k, ten(2, 1), now); got != Duplicate {
+		t.Fatalf("verdict %d; the lane should be retired", got)
+	}
+}
+
 func TestASpoolNobodyHeardOfForAMonthIsForgotten(t *testing.T) {
 	l, k := NewLedger(), key()
 	deliver(t, l, k, ten(1, 1))
