@@ -8,7 +8,7 @@
 // without end; while one signal's backend is away, the others go on. What a
 // backend refuses for good goes to the stream LONGHAUL_REJECTED with its reason
 // and is counted. A crash between a backend's success and the storing of the
-// watermark (storePace and settleInterval) delivers those frames twice. Frames
+// watermark (settleInterval, in a large fleet storePace) delivers those frames twice. Frames
 // that arrive after they were named as lost are delivered out of their order.
 //
 // What is lost is found by the ledger (internal/custody) and told as metrics, in
