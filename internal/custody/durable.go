@@ -60,14 +60,27 @@ type Record struct {
 	accepted map[frame.Lane]uint64
 }
 
-// Dirty returns the spools whose state is not durable and was not returned here
-// within the last pace.
-func (l *Ledger) Dirty(now time.Time, pace time.Duration) []Record {
+// Dirty returns the spools whose state is not durable and is due to be written: one
+// that was not returned here within the last pace, or any while no more than free
+// spools are written within a pace. So a small fleet stores at once, and a large
+// one no more than a value per spool and pace.
+func (l *Ledger) Dirty(now time.Time, pace time.Duration, free int) []Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	recent := 0
+	for _, s := range l.spools {
+		if now.Sub(s.written) < pace {
+			recent++
+		}
+	}
 	var records []Record
 	for id, s := range l.spools {
-		if s.version == s.stored || now.Sub(s.written) < pace {
+		if s.version == s.stored {
+			continue
+		}
+		if now.Sub(s.written) >= pace {
+			recent++
+		} else if recent > free {
 			continue
 		}
 		s.written = now

@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"maps"
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
@@ -40,36 +41,42 @@ func (l *Ledger) Hear(id Spool, lanes []HelloLane, now time.Time) (accepted map[
 		if seq, ok := oldest[lane.Signal]; !ok || lane.Seq < seq {
 			oldest[lane.Signal] = lane.Seq
 		}
-		if below := s.retired[lane.Signal]; lane.Seq < below && said.Floor < said.Next {
-			s.retired[lane.Signal] = lane.Seq // it holds something: whatever it said before, take it
+		if lane.Seq < s.retired[lane.Signal] {
+			s.retired[lane.Signal] = lane.Seq // it is there: whatever the edge said before, take it
 			s.version++
 		}
+		accepted[lane] = 0
 		suspect := Suspect{Key: Key{id.Origin, id.Epoch, lane}, Lane: said}
-		e, known := s.lanes[lane]
-		if known {
-			suspect.Taken = e.taken
-			accepted[lane] = e.confirmed
-			e.floor = max(e.floor, said.Floor)
-		} else {
-			accepted[lane] = 0
-			if lane.Seq < s.retired[lane.Signal] {
-				accepted[lane] = less(said.Next, 1) // empty, and retired once
-				continue
-			}
-		}
+		_, e := l.at(suspect.Key, now)
+		suspect.Taken, accepted[lane] = e.taken, e.confirmed
+		e.floor, e.said = max(e.floor, said.Floor), said
 		copy(suspect.Lost[:], said.Lost)
 		if said.Next > suspect.Taken+1 && (said.Floor >= said.Next || said.Shipped > suspect.Taken) {
 			suspects = append(suspects, suspect)
 		}
 	}
-	s.retire(oldest)
-	return accepted, suspects
+	return accepted, append(suspects, s.retire(id, oldest)...)
 }
 
 // retire forgets the lanes that are older than the oldest the edge has. Their
-// gaps are kept, the last of them, for those who ask.
-func (s *spool) retire(oldest map[frame.Signal]uint32) {
-	for signal, seq := range oldest {
+// gaps are kept, the last of them, for those who ask. A lane that the edge has let
+// go of although, by its own words, the relay has not had all of it is suspect
+// first.
+func (s *spool) retire(id Spool, oldest map[frame.Signal]uint32) (suspects []Suspect) {
+	below := maps.Clone(oldest)
+	for lane, e := range s.lanes {
+		if lane.Seq >= oldest[lane.Signal] || e.said.Next <= e.taken+1 && len(e.hands) == 0 {
+			continue
+		}
+		below[lane.Signal] = min(below[lane.Signal], lane.Seq)
+		if e.said.Next > e.taken+1 {
+			suspect := Suspect{Key: Key{id.Origin, id.Epoch, lane}, Taken: e.taken, Lane: e.said}
+			suspect.Lane.Floor = e.said.Next // it holds nothing any more
+			copy(suspect.Lost[:], e.said.Lost)
+			suspects = append(suspects, suspect)
+		}
+	}
+	for signal, seq := range below {
 		if seq <= max(1, s.retired[signal]) {
 			continue
 		}
@@ -83,6 +90,7 @@ func (s *spool) retire(oldest map[frame.Signal]uint32) {
 		}
 	}
 	s.old = keep(s.old)
+	return suspects
 }
 
 // Taken returns how far a lane is taken: delivered, or being delivered.

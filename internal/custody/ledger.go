@@ -115,6 +115,7 @@ type entry struct {
 	gaps      []*Gap              // the latest, oldest first
 	returning map[uint64]struct{} // late frames that are being delivered
 	floor     uint64              // highest that the edge has told
+	said      HelloLane           // by the edge's last hello that named the lane
 	asked     time.Time           // when a resend was last asked for
 }
 

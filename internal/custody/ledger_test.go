@@ -43,7 +43,7 @@ func deliver(t *testing.T, l *Ledger, k Key, f Frame) []Report {
 // store makes everything durable, as the receiver does.
 func store(l *Ledger) (confirmed []Key, reports []Report, values map[Spool][]byte) {
 	values = make(map[Spool][]byte)
-	for _, record := range l.Dirty(now, 0) {
+	for _, record := range l.Dirty(now, 0, 0) {
 		values[record.Spool] = record.Value
 		c, r := l.Stored(record)
 		confirmed, reports = append(confirmed, c...), append(reports, r...)
@@ -182,7 +182,7 @@ func TestALossIsToldOnlyOnceItIsStored(t *testing.T) {
 	deliver(t, l, k, ten(1, 1))
 	l.Take(k, ten(4, 4, Counts{frame.EvictedAge: 20}), now)
 	l.Accept(k, 4, now)
-	records := l.Dirty(now, 0)
+	records := l.Dirty(now, 0, 0)
 	// The relay is killed here: its successor finds the same loss, and tells it once.
 	next := NewLedger()
 	if err := next.Load(records[0].Spool, records[0].Value, now); err != nil {
@@ -308,6 +308,27 @@ func TestRetiredLanesAreForgottenAndTheirFramesDuplicates(t *testing.T) {
 	}
 }
 
+// An edge that lets go of a lane before the relay has had, or named, all of it.
+func TestALaneIsNotRetiredBeforeItsEndIsKnown(t *testing.T) {
+	l, k := NewLedger(), key()
+	deliver(t, l, k, ten(1, 1))
+	next := HelloLane{Lane: "logs/2", Floor: 1, Next: 1}
+	l.Hear(k.Spool(), []HelloLane{{Lane: "logs/1", Floor: 2, Next: 4, Before: 30, Shipped: 1, Lost: []uint64{0, 0, 20}}, next}, now)
+	_, suspects := l.Hear(k.Spool(), []HelloLane{next}, now)
+	if len(suspects) != 1 || suspects[0].Lane.Floor != 4 {
+		t.Fatalf("suspects %+v", suspects)
+	}
+	l.Empty(k, 4, 30, suspects[0].Lost, now)
+	_, reports, _ := store(l)
+	wantLost(t, "the end", reports, Counts{frame.Corrupt: 20})
+	if _, suspects := l.Hear(k.Spool(), []HelloLane{next}, now); len(suspects) != 0 {
+		t.Fatalf("suspects %+v", suspects)
+	}
+	if got := l.Take(k, ten(2, 1), now); got != Duplicate {
+		t.Fatalf("verdict %d; the lane should be retired", got)
+	}
+}
+
 func TestASpoolNobodyHeardOfForAMonthIsForgotten(t *testing.T) {
 	l, k := NewLedger(), key()
 	deliver(t, l, k, ten(1, 1))
@@ -341,13 +362,16 @@ func TestOneValueIsNotWrittenAgainWithinItsPace(t *testing.T) {
 		l.Take(k, ten(1, 1), now)
 		l.Accept(k, 1, now)
 	}
-	if records := l.Dirty(now, time.Second); len(records) != 1 {
+	if records := l.Dirty(now, time.Second, 0); len(records) != 1 {
 		t.Fatalf("%d values for one spool's lanes", len(records))
 	}
-	if records := l.Dirty(now.Add(time.Second/2), time.Second); len(records) != 0 {
+	if records := l.Dirty(now.Add(time.Second/2), time.Second, 0); len(records) != 0 {
 		t.Fatal("again within the pace")
 	}
-	if records := l.Dirty(now.Add(time.Second), time.Second); len(records) != 1 {
+	if records := l.Dirty(now.Add(time.Second/2), time.Second, 1); len(records) != 1 {
+		t.Fatal("held back although there is nothing else to write")
+	}
+	if records := l.Dirty(now.Add(2*time.Second), time.Second, 0); len(records) != 1 {
 		t.Fatal("forgotten, although it was never said to be stored")
 	}
 }
@@ -360,14 +384,14 @@ func TestOnlyStoredNumbersAreConfirmed(t *testing.T) {
 	if n, _ := l.Confirmed(k); n != 0 {
 		t.Fatalf("confirmed %d before it was stored", n)
 	}
-	records := l.Dirty(now, 0)
+	records := l.Dirty(now, 0, 0)
 	l.Take(k, ten(3, 1), now)
 	l.Accept(k, 3, now)
 	l.Stored(records[0])
 	if n, _ := l.Confirmed(k); n != 2 {
 		t.Fatalf("confirmed %d; 2 is stored", n)
 	}
-	if len(l.Dirty(now, 0)) != 1 {
+	if len(l.Dirty(now, 0, 0)) != 1 {
 		t.Fatal("frame 3 was forgotten")
 	}
 	next := NewLedger()

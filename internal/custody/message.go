@@ -9,8 +9,13 @@
 // Numbers are accepted strictly in order. A number that comes too early is not
 // accepted: when the numbers before it are still at the edge the relay asks for
 // them (Resend, go-back-N as in RFC 3366 §3); when the edge has lost them they
-// become a gap with a cause. So the ledger needs one number per lane and no list
-// of what is missing, and a hub that loses its store is filled again by the edges.
+// become a gap with a cause. So a watermark is one number per lane and no list of
+// what is missing, and a hub that loses its store is filled again by the edges.
+//
+// How many items a gap held is exact: every frame says how many items all before
+// it held (frame.Header.Before). The edge's counters of lost items say why. The
+// Ledger keeps the latest gaps with the watermark, so that losses are told once
+// they are durable, each once, and a frame that arrives after all corrects them.
 //
 // Both messages are JSON over core NATS: small, rare (one every few seconds per
 // origin at most), and open to fields of later versions.

@@ -166,7 +166,7 @@ func (w *world) accept(l *modelLane, n int) {
 }
 
 func (w *world) store() {
-	for _, record := range w.ledger.Dirty(now, 0) {
+	for _, record := range w.ledger.Dirty(now, 0, 0) {
 		w.saved = record.Value
 		_, reports := w.ledger.Stored(record)
 		for _, r := range reports {

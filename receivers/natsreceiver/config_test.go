@@ -39,7 +39,7 @@ func TestEveryProblemIsNamedByItsKey(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, key := range []string{"urls:", "max_bytes: 1MiB", "replicas:", "deliver::workers", "deliver::max_items", "deliver::max_bytes", "deliver::buffer_bytes"} {
+	for _, key := range []string{"urls:", "max_bytes: 1MiB", "replicas:", "deliver::workers", "deliver::max_items", "deliver::max_bytes", "deliver::buffer_bytes", "confirm_interval"} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("%q is not named in: %v", key, err)
 		}

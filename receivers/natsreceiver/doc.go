@@ -8,7 +8,11 @@
 // without end; while one signal's backend is away, the others go on. What a
 // backend refuses for good goes to the stream LONGHAUL_REJECTED with its reason
 // and is counted. A crash between a backend's success and the storing of the
-// watermark (settleInterval) delivers those frames twice.
+// watermark (settleInterval, in a large fleet storePace) delivers those frames twice. Frames
+// that arrive after they were named as lost are delivered out of their order.
+//
+// What is lost is found by the ledger (internal/custody) and told as metrics, in
+// the log, and as log records through the receiver's own logs pipeline (gaps.go).
 //
 // The path of a frame: reader (one a signal) → worker (chosen by origin) → judged
 // by the ledger → merged with its neighbours → exporters → settler → hub and edge.

@@ -17,11 +17,12 @@ import (
 )
 
 const (
-	// storePace is the least time between two writes of one spool's watermarks; with
-	// settleInterval, how often it is looked whether there is something to write, it
-	// bounds what a crash of the relay delivers twice.
-	storePace      = time.Second
+	// settleInterval is how often watermarks are written: it bounds what a crash of the
+	// relay delivers twice. When more than storeFree spools have something to write,
+	// one spool's are written every storePace at most.
 	settleInterval = 200 * time.Millisecond
+	storePace      = time.Second
+	storeFree      = 200
 	// forgetInterval is how often it is looked for spools that nobody hears of any more.
 	forgetInterval = time.Hour
 	// inProgressInterval keeps frames that wait for a backend from being delivered again.
@@ -142,7 +143,7 @@ func (s *settler) run(ctx context.Context) {
 
 // settleAll stores watermarks and acknowledges what they cover.
 func (s *settler) settleAll(ctx context.Context, pace time.Duration) {
-	if err := s.store(ctx, s.ledger.Dirty(time.Now(), pace)); err != nil && ctx.Err() == nil {
+	if err := s.store(ctx, s.ledger.Dirty(time.Now(), pace, storeFree)); err != nil && ctx.Err() == nil {
 		s.log.Warn("watermarks cannot be stored; edges keep their data until they are", zap.Error(err))
 	}
 	s.mu.Lock()

@@ -31,7 +31,7 @@ const (
 type suspects struct {
 	*core
 	mu      sync.Mutex
-	waiting map[custody.Key]*suspicion
+	waiting map[custody.Spool]map[frame.Lane]*suspicion
 }
 
 type suspicion struct {
@@ -42,7 +42,7 @@ type suspicion struct {
 }
 
 func newSuspects(c *core) *suspects {
-	return &suspects{core: c, waiting: make(map[custody.Key]*suspicion)}
+	return &suspects{core: c, waiting: make(map[custody.Spool]map[frame.Lane]*suspicion)}
 }
 
 // renew takes in what is suspect of a spool by its latest hello; what no longer
@@ -50,19 +50,19 @@ func newSuspects(c *core) *suspects {
 func (s *suspects) renew(id custody.Spool, real []custody.Suspect, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	still := make(map[custody.Key]bool, len(real))
+	if len(real) == 0 {
+		delete(s.waiting, id)
+		return
+	}
+	before, lanes := s.waiting[id], make(map[frame.Lane]*suspicion, len(real))
 	for _, one := range real {
-		still[one.Key] = true
-		old, ok := s.waiting[one.Key]
+		old, ok := before[one.Key.Lane]
 		if !ok || now.Sub(old.since) > suspectRenewed {
-			s.waiting[one.Key] = &suspicion{Suspect: one, since: now}
+			old = &suspicion{Suspect: one, since: now}
 		}
+		lanes[one.Key.Lane] = old
 	}
-	for key := range s.waiting {
-		if key.Spool() == id && !still[key] {
-			delete(s.waiting, key)
-		}
-	}
+	s.waiting[id] = lanes
 }
 
 func (s *suspects) run(ctx context.Context) {
@@ -90,9 +90,11 @@ func (s *suspects) run(ctx context.Context) {
 func (s *suspects) due(signal frame.Signal, now time.Time) (due []*suspicion) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for key, one := range s.waiting {
-		if key.Lane.Signal == signal && now.Sub(one.since) >= underWay {
-			due = append(due, one)
+	for _, lanes := range s.waiting {
+		for lane, one := range lanes {
+			if lane.Signal == signal && now.Sub(one.since) >= underWay {
+				due = append(due, one)
+			}
 		}
 	}
 	return due
@@ -113,17 +115,22 @@ func (s *suspects) decide(ctx context.Context, signal frame.Signal, due []*suspi
 		if !one.placed {
 			one.placed, one.through = true, info.State.LastSeq
 		}
-		if info.State.FirstSeq <= one.through {
+		if info.State.Msgs > 0 && info.State.FirstSeq <= one.through {
 			continue // a message leaves the hub only when what became of it is stored
 		}
 		s.conclude(one)
-		s.mu.Lock()
-		if s.waiting[one.Key] == one {
-			delete(s.waiting, one.Key)
-		}
-		s.mu.Unlock()
+		s.forget(one)
 	}
 	return nil
+}
+
+func (s *suspects) forget(one *suspicion) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lanes := s.waiting[one.Key.Spool()]
+	if lanes[one.Key.Lane] == one {
+		delete(lanes, one.Key.Lane)
+	}
 }
 
 // conclude is called when nothing of what was on the hub is left there.

@@ -96,7 +96,7 @@ func lose(ts *testscript.TestScript, _ bool, _ []string) {
 	deliver("store.two", "b", first, at)
 	deliver("store.two", "b", custody.Frame{Number: 2, Floor: 1, Items: 1, Before: 100, Lost: custody.Counts{frame.TooLarge: 1}}, time.Now())
 	deliver("store-0003", "a", first, at)
-	for _, record := range ledger.Dirty(time.Now(), 0) {
+	for _, record := range ledger.Dirty(time.Now(), 0, 0) {
 		_, err := bucket.Put(ctx, hub.CustodyKey(record.Spool.Origin, record.Spool.Epoch), record.Value)
 		ts.Check(err)
 	}
