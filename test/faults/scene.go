@@ -376,6 +376,9 @@ func (s *scene) judge(a account, held int) (problems []string) {
 	if edge, relay := a.edgeLost, a.relayLost-a.rejected; edge != relay {
 		s.note("the collector counts %d items as lost, the relay %d", edge, relay)
 	}
+	if a.copies > 0 && a.named() > 0 {
+		s.note("%d times an item was sent again and arrived once only: so many of the named losses may be second copies", a.copies)
+	}
 	if n := a.mistaken(); n > 0 {
 		s.note("%d items are named as lost and were delivered", n)
 	}
