@@ -1,19 +1,22 @@
 // Command faults does to longhaul what happens to it in a store: it kills the
 // collector, the relay and the hub with SIGKILL, cuts and degrades the link,
-// fills the disk, damages the spool's files, and lets the backend refuse, hang
-// and fail. Everything is real (longhaul-collector, longhaul-relay, nats-server,
-// Loki) and on loopback; the faults are bounded in number and time.
+// fills the disk, damages the spool's files, cuts the power, and lets the backend
+// refuse, hang and fail. Everything is real (longhaul-collector, longhaul-relay,
+// nats-server, Loki) and on loopback; the faults are bounded in number and time.
+// Two rows need no programs and say so: spool-damage-offline and power-cut.
 //
-// In every row a feeder sends numbered log records by OTLP and remembers which
-// were acknowledged. At the end each of these has to be found in Loki, or be
-// among the losses that the collector and the relay both name. A record that got
-// no answer is sent again under the same number; where it then arrives twice it
-// is counted as "sent twice", not as a duplicate. Loki keeps one of two equal
-// entries, so duplicates are counted by a proxy before it.
+// In a row a feeder sends numbered log records by OTLP and remembers which were
+// acknowledged. At the end each of these has to be found in Loki, or be among the
+// losses that the relay names, less what it found to have come after all. A record
+// that got no answer is sent again under the same number; where it then arrives
+// twice it is counted as "sent twice", not as a duplicate. Loki keeps one of two
+// equal entries, so duplicates are counted by a proxy before it; they have to be
+// among what was on its way when a relay was killed.
 //
 // It prints a table and, as the last line, the result. It exits with 1 unless no
-// acknowledged item is missing unnamed, the collector and the relay agree on what
-// is lost, and the collector came back by itself, in every row.
+// acknowledged item is missing unnamed, the duplicates are explained, nothing is
+// lost by a fault that destroys nothing, and the collector came back by itself, in
+// every row.
 package main
 
 import (

@@ -40,7 +40,7 @@ func TestAnOutageOfDaysIsKept(t *testing.T) {
 	until, outage := time.Now(), time.Duration(*outageHours)*time.Hour
 	items := 0
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(until.Add(-outage).Sub(time.Now())) // a bubble begins in the year 2000
+		time.Sleep(time.Until(until.Add(-outage))) // a bubble begins in the year 2000
 		factory := natsexporter.NewFactory()
 		config := factory.CreateDefaultConfig().(*natsexporter.Config)
 		config.Cluster, config.Node = outageRow, outageNode
