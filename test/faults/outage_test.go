@@ -57,7 +57,6 @@ func TestAnOutageOfDaysIsKept(t *testing.T) {
 		}
 		require.NoError(t, logs.Shutdown(t.Context()))
 	})
-	require.WithinDuration(t, until, time.Now(), 10*time.Minute, "more real time passed than the row allows for")
 
 	s, err := spool.Open(spool.Options{Dir: dir})
 	require.NoError(t, err)
