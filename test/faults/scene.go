@@ -260,11 +260,11 @@ func (s *scene) killCollector(ctx context.Context) error {
 	return s.collector.Start(ctx)
 }
 
-// What a relay that was killed had delivered, and noted neither on the hub (it
-// does every 0.2 s, if the disk lets it) nor, which counts where the hub's store
-// goes with it, told the edges (every 2 s).
+// What a relay that was killed had delivered, and not noted on the hub (it does at
+// least every 1.2 s, if the disk lets it) or, which counts where the hub's store
+// goes with it, not told the edges (every 2 s).
 const (
-	notedWithin = time.Second
+	notedWithin = 2 * time.Second
 	toldWithin  = 5 * time.Second
 )
 
