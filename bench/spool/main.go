@@ -121,6 +121,11 @@ func run(ctx context.Context, o options) (err error) {
 	if o.bin, err = filepath.Abs(o.bin); err != nil {
 		return err
 	}
+	for _, name := range []string{"longhaul-collector", "nats-server"} {
+		if _, err := os.Stat(filepath.Join(o.bin, name)); err != nil {
+			return fmt.Errorf("%w: run this with 'make bench-spool', which builds it", err)
+		}
+	}
 	dir, err := os.MkdirTemp(o.dir, "longhaul-bench-spool-")
 	if err != nil {
 		return err

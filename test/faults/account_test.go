@@ -14,7 +14,7 @@ func TestAccountKnowsEveryFate(t *testing.T) {
 	taken := []uint16{0, 1, 3, 3, 0, 2}
 	found := map[int]bool{1: true, 2: true, 3: true, 5: true}
 	a := count(sent, acked, taken, found)
-	require.Equal(t, account{in: 5, unanswered: 1, delivered: 3, duplicates: 2 + 1, resent: 1 + 1}, a)
+	require.Equal(t, account{in: 5, unanswered: 1, delivered: 3, duplicates: 2 + 1, resent: 1 + 1, copies: 1}, a)
 	require.Equal(t, 2, a.unnamed())
 }
 
@@ -28,6 +28,8 @@ func TestAccountTellsUnnamedFromMistaken(t *testing.T) {
 	require.Equal(t, 4, a.mistaken())
 	a.unanswered = 3
 	require.Equal(t, 1, a.mistaken(), "what was never acknowledged may have been lost, too")
+	a.copies = 1
+	require.Zero(t, a.mistaken(), "and what was sent again, twice")
 
 	// Two trials: one names 10 and misses none, the other misses 10 and names none.
 	a = account{in: 100, delivered: 90, relayLost: 10, surplus: 10}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -16,15 +18,26 @@ import (
 // there and back.
 var netemShape = []string{"netem", "delay", "150ms", "loss", "30%"}
 
-// Addresses of the two ends, from the range for documentation.
-const (
-	netemNear = "198.51.100.1"
-	netemFar  = "198.51.100.2"
-)
+// netemNet is the range for benchmarks (RFC 2544), of which each process takes a
+// network of four addresses: two of them on one machine must not meet.
+var netemNet = netip.MustParsePrefix("198.18.0.0/15")
+
+// netemAddresses returns the addresses of the two ends.
+func netemAddresses(pid int) (near, far netip.Addr) {
+	base := binary.BigEndian.Uint32(netemNet.Addr().AsSlice())
+	at := base + uint32(pid)%(1<<15)*4
+	address := func(n uint32) netip.Addr {
+		return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))
+	}
+	return address(at + 1), address(at + 2)
+}
 
 // netns is a network namespace behind a pair of virtual interfaces whose packets
 // are late and get lost. What listens in it is reached over that.
-type netns struct{ name, near, far string }
+type netns struct {
+	name, near, far string
+	address         netip.Addr // of the far end
+}
 
 // newNetns makes the namespace, with shape as the queueing discipline of both
 // ends. It needs root, ip and tc, and the discipline in the kernel.
@@ -33,7 +46,8 @@ func newNetns(shape []string) (n *netns, err error) {
 		return nil, errors.New("a network namespace needs root")
 	}
 	id := fmt.Sprintf("lh%d", os.Getpid())
-	made := &netns{name: id, near: id + "n", far: id + "f"}
+	near, far := netemAddresses(os.Getpid())
+	made := &netns{name: id, near: id + "n", far: id + "f", address: far}
 	defer func() {
 		if err != nil {
 			made.close()
@@ -43,9 +57,9 @@ func newNetns(shape []string) (n *netns, err error) {
 	for _, command := range [][]string{
 		{"ip", "netns", "add", made.name},
 		{"ip", "link", "add", made.near, "type", "veth", "peer", "name", made.far, "netns", made.name},
-		{"ip", "addr", "add", netemNear + "/30", "dev", made.near},
+		{"ip", "addr", "add", near.String() + "/30", "dev", made.near},
 		{"ip", "link", "set", made.near, "up"},
-		append(inside, "ip", "addr", "add", netemFar+"/30", "dev", made.far),
+		append(inside, "ip", "addr", "add", far.String()+"/30", "dev", made.far),
 		append(inside, "ip", "link", "set", made.far, "up"),
 		append([]string{"tc", "qdisc", "add", "dev", made.near, "root"}, shape...),
 		append(append(inside, "tc", "qdisc", "add", "dev", made.far, "root"), shape...),
@@ -82,7 +96,7 @@ func (n *netns) listen() (listener net.Listener, err error) {
 		runtime.LockOSThread()
 		err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET)
 		if err == nil {
-			listener, err = net.Listen("tcp", netemFar+":0")
+			listener, err = net.Listen("tcp", netip.AddrPortFrom(n.address, 0).String())
 		}
 		made <- err
 	}()

@@ -8,10 +8,12 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync"
+	"slices"
+	"strings"
 
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/spool"
@@ -35,8 +37,8 @@ type offlineFrame struct {
 
 type offlineSpool struct {
 	dir    string
+	before map[frame.Lane]uint64                  // items of the frames that were confirmed
 	frames map[frame.Lane]map[uint64]offlineFrame // acknowledged and not confirmed
-	items  int                                    // of these
 	files  map[string][]byte
 	extra  []offlineNumber // appended since the files were read
 }
@@ -72,22 +74,25 @@ func damageOffline(ctx context.Context, w *world, dir string, d dose) (a account
 				return a, nil, problems, err
 			}
 			history = append(history, what)
-			if one, err = o.start(ctx); err != nil {
+			var unnamed []string
+			if one, unnamed, err = o.start(ctx); err != nil {
 				problems = append(problems, fmt.Sprintf("start %d, after %q: %v", trial, history, err))
 				break
 			}
-			if n := one.unnamed(); n > 0 {
-				problems = append(problems, fmt.Sprintf("start %d: %d items are gone and not counted, after %q", trial, n, history))
+			if len(unnamed) > 0 {
+				problems = append(problems, fmt.Sprintf("start %d: %s, after %q", trial, strings.Join(unnamed, "; "), history))
 				break
 			}
 		}
-		one.surplus = max(0, one.named()-one.missing())
 		a = a.plus(one)
 		if trial%200 < offlineChain {
 			say("%d of %d damages: %d of %d items missing, %d named", trial, d.times, a.missing(), a.in, a.named())
 		}
 	}
-	return a, nil, problems, nil
+	if n := a.relayLost - a.edgeLost; n > 0 {
+		notes = append(notes, fmt.Sprintf("%d items are not counted by the spool, whose ledger was destroyed too; the relay learns of them from the frames behind", n))
+	}
+	return a, notes, problems, nil
 }
 
 func (a account) plus(b account) account {
@@ -105,7 +110,7 @@ func (o *offlineSpool) open() (*spool.Spool, error) {
 }
 
 func newOfflineSpool(ctx context.Context, dir string, random *rand.Rand) (*offlineSpool, error) {
-	o := &offlineSpool{dir: dir, frames: make(map[frame.Lane]map[uint64]offlineFrame)}
+	o := &offlineSpool{dir: dir, before: make(map[frame.Lane]uint64), frames: make(map[frame.Lane]map[uint64]offlineFrame)}
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, err
 	}
@@ -126,45 +131,33 @@ func newOfflineSpool(ctx context.Context, dir string, random *rand.Rand) (*offli
 	})
 }
 
+// fill appends one frame after the other, so that a seed gives the same spool again.
 func (o *offlineSpool) fill(ctx context.Context, s *spool.Spool, random *rand.Rand) error {
-	var failed error
-	var mu sync.Mutex
-	var callers sync.WaitGroup
-	for _, signal := range frame.Signals {
-		for range offlineFrames {
+	for range offlineFrames {
+		for _, signal := range frame.Signals {
 			payload := make([]byte, 16+random.IntN(1500))
 			for i := range payload {
 				payload[i] = byte(random.Uint32())
 			}
 			items := 1 + random.IntN(50)
-			callers.Go(func() {
-				number, lane, err := appendOffline(ctx, s, signal, items, payload)
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					failed = err
-					return
-				}
-				if o.frames[lane] == nil {
-					o.frames[lane] = make(map[uint64]offlineFrame)
-				}
-				o.frames[lane][number] = offlineFrame{items, payload}
-			})
+			number, lane, err := appendOffline(ctx, s, signal, items, payload)
+			if err != nil {
+				return err
+			}
+			if o.frames[lane] == nil {
+				o.frames[lane] = make(map[uint64]offlineFrame)
+			}
+			o.frames[lane][number] = offlineFrame{items, payload}
 		}
-	}
-	callers.Wait()
-	if failed != nil {
-		return failed
 	}
 	for lane, frames := range o.frames {
 		s.Confirm(lane, offlineConfirmed)
-		for number, f := range frames {
+		maps.DeleteFunc(frames, func(number uint64, f offlineFrame) bool {
 			if number <= offlineConfirmed {
-				delete(frames, number)
-			} else {
-				o.items += f.items
+				o.before[lane] += uint64(f.items)
 			}
-		}
+			return number <= offlineConfirmed
+		})
 	}
 	return nil
 }
@@ -187,7 +180,6 @@ func appendOffline(ctx context.Context, s *spool.Spool, signal frame.Signal, ite
 func (o *offlineSpool) restore() error {
 	for _, e := range o.extra {
 		delete(o.frames[e.lane], e.number)
-		o.items--
 	}
 	o.extra = nil
 	err := filepath.WalkDir(o.dir, func(path string, entry fs.DirEntry, err error) error {
@@ -205,45 +197,93 @@ func (o *offlineSpool) restore() error {
 	return err
 }
 
-// start opens the spool, reads every frame, appends one, and compares.
-func (o *offlineSpool) start(ctx context.Context) (a account, err error) {
+// start opens the spool, reads every frame, compares, and appends one. It tells
+// what is missing and unnamed, signal by signal.
+func (o *offlineSpool) start(ctx context.Context) (a account, unnamed []string, err error) {
 	s, err := o.open()
 	if err != nil {
-		return a, err
+		return a, nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	a.in = o.items
-	got := make(map[frame.Lane]map[uint64]bool)
+	got := make(map[frame.Lane][]frame.Header)
 	for _, lane := range s.Lanes() {
-		got[lane] = make(map[uint64]bool)
-		for from := uint64(0); ; {
-			records, err := s.Read(lane, from, 64<<10)
-			if err != nil {
-				return a, fmt.Errorf("read %s from %d: %w", lane, from, err)
-			}
-			if len(records) == 0 {
-				break
-			}
-			for _, r := range records {
-				was, known := o.frames[lane][r.Number]
-				_, payload, _, err := frame.Parse(r.Bytes)
-				if err != nil || known && !bytes.Equal(payload, was.payload) {
-					return a, fmt.Errorf("%s: frame %d was given out and is not what was appended (%w)", lane, r.Number, errors.Join(err, errDamagedFrame))
+		if got[lane], err = o.read(s, lane); err != nil {
+			return a, nil, err
+		}
+	}
+	stats := s.Stats()
+	for _, signal := range frame.Signals {
+		one, gone := o.compare(signal, got)
+		for _, lane := range stats.Lanes {
+			if lane.Lane.Signal == signal {
+				for _, n := range lane.Lost {
+					one.edgeLost += int(n)
 				}
-				if known && !got[lane][r.Number] {
-					a.delivered += was.items
-				}
-				got[lane][r.Number] = true
-				from = r.Number + 1
+			}
+		}
+		one.relayLost = max(one.edgeLost, one.relayLost)
+		if n := one.unnamed(); n > 0 {
+			unnamed = append(unnamed, fmt.Sprintf("%d %s items are gone and unnamed: %d of frames %s are, and the spool counts %d", n, signal, one.missing(), strings.Join(gone, " "), one.edgeLost))
+		}
+		one.surplus = max(0, one.named()-one.missing())
+		a = a.plus(one)
+	}
+	return a, unnamed, o.goesOn(ctx, s)
+}
+
+// compare says which frames of a signal are gone, and as relayLost how many items
+// a relay learns to be missing from the frames behind them: each says how many
+// items came before it.
+func (o *offlineSpool) compare(signal frame.Signal, got map[frame.Lane][]frame.Header) (a account, gone []string) {
+	for lane, frames := range o.frames {
+		if lane.Signal != signal {
+			continue
+		}
+		after := o.before[lane]
+		there := make(map[uint64]bool)
+		for _, h := range got[lane] {
+			if h.Number <= offlineConfirmed && o.before[lane] > 0 {
+				continue // held and confirmed
+			}
+			there[h.Number] = true
+			if h.Before > after {
+				a.relayLost += int(h.Before - after)
+			}
+			after = max(after, h.Before+uint64(h.Items))
+		}
+		for number, f := range frames {
+			a.in += f.items
+			if there[number] {
+				a.delivered += f.items
+			} else {
+				gone = append(gone, fmt.Sprintf("%s/%d", lane, number))
 			}
 		}
 	}
-	for _, lane := range s.Stats().Lanes {
-		for _, n := range lane.Lost {
-			a.relayLost += int(n)
+	slices.Sort(gone)
+	return a, gone
+}
+
+// read reads a lane to its end and returns the headers of what it gave out.
+func (o *offlineSpool) read(s *spool.Spool, lane frame.Lane) (got []frame.Header, err error) {
+	for from := uint64(0); ; {
+		records, err := s.Read(lane, from, 64<<10)
+		if err != nil {
+			return nil, fmt.Errorf("read %s from %d: %w", lane, from, err)
+		}
+		if len(records) == 0 {
+			return got, nil
+		}
+		for _, r := range records {
+			was, known := o.frames[lane][r.Number]
+			h, payload, _, err := frame.Parse(r.Bytes)
+			if err != nil || known && !bytes.Equal(payload, was.payload) {
+				return nil, fmt.Errorf("%s: frame %d was given out and is not what was appended (%w)", lane, r.Number, errors.Join(err, errDamagedFrame))
+			}
+			got = append(got, h)
+			from = r.Number + 1
 		}
 	}
-	return a, o.goesOn(ctx, s)
 }
 
 var errDamagedFrame = errors.New("damaged frame")
@@ -269,7 +309,6 @@ func (o *offlineSpool) goesOn(ctx context.Context, s *spool.Spool) error {
 		o.frames[lane] = make(map[uint64]offlineFrame)
 	}
 	o.frames[lane][number] = offlineFrame{1, payload}
-	o.items++
 	o.extra = append(o.extra, offlineNumber{lane, number})
 	return nil
 }

