@@ -38,6 +38,7 @@ var burstRows = append([]row{
 }, common...)
 
 var dripRows = append([]row{
+	{"behind the writer, at most s", "%.1f", func(f *figures) float64 { return f.behind.Seconds() }},
 	{"CPU, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.cpu.Seconds() / f.elapsed.Seconds() }},
 	{"CPU without files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.still }},
 	{"CPU with quiet files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.quiet }},
@@ -112,6 +113,7 @@ func (r results) line() string {
 	add("wire_bytes_per_line", "%.1f", r.burst.ours, func(f *figures) float64 { return f.perLine(f.wire) })
 	ratio("drip_cpu_ratio", r.drip, (*figures).cpuPerMillion)
 	add("drip_core_percent", "%.2f", r.drip.ours, func(f *figures) float64 { return 100 * f.cpu.Seconds() / f.elapsed.Seconds() })
+	add("drip_behind_s", "%.1f", r.drip.ours, func(f *figures) float64 { return f.behind.Seconds() })
 	add("quiet_core_percent", "%.2f", r.drip.ours, func(f *figures) float64 { return 100 * f.quiet })
 	ratio("drip_rss_ratio", r.drip, peak)
 	return strings.Join(fields, " ")
