@@ -14,7 +14,10 @@ func (f *figures) perLine(n int64) float64 { return float64(n) / float64(f.lines
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 // results holds both scenes; a scene that was not played has no figures.
-type results struct{ burst, drip pair }
+type results struct {
+	burst, drip pair
+	shares      []share // of longhaul-collector's CPU time, if profiled
+}
 
 type row struct {
 	name   string
@@ -81,6 +84,11 @@ func (p pair) print(out io.Writer, title string, rows []row) {
 func (r results) print(out io.Writer) {
 	r.burst.print(out, sceneBurst, burstRows)
 	r.drip.print(out, sceneDrip, dripRows)
+	for _, p := range []pair{r.burst, r.drip} {
+		if r.shares != nil && p.ours != nil {
+			printShares(out, r.shares, p.ours.lines)
+		}
+	}
 	fmt.Fprintln(out)
 	fmt.Fprintln(out, r.line())
 }
