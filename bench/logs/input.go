@@ -226,3 +226,18 @@ func writeDrip(ctx context.Context, c corpus, dir string, o options, written *at
 	}
 	return size, nil
 }
+
+// appendToAll adds one line to each file that writeDrip made.
+func appendToAll(c corpus, dir string, o options) error {
+	for i := range o.files {
+		f, err := os.OpenFile(filepath.Join(dir, podDirectory("drip", i), "app", "0.log"), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(c.pod(i, o.plain).append(nil, time.Now()))
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

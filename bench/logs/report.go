@@ -42,6 +42,7 @@ var burstRows = append([]row{
 
 var dripRows = append([]row{
 	{"behind the writer, at most s", "%.1f", func(f *figures) float64 { return f.behind.Seconds() }},
+	{"restart, a new line in each file, s", "%.1f", func(f *figures) float64 { return f.restart.Seconds() }},
 	{"CPU, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.cpu.Seconds() / f.elapsed.Seconds() }},
 	{"CPU without files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.still }},
 	{"CPU with quiet files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.quiet }},
@@ -122,6 +123,7 @@ func (r results) line() string {
 	ratio("drip_cpu_ratio", r.drip, (*figures).cpuPerMillion)
 	add("drip_core_percent", "%.2f", r.drip.ours, func(f *figures) float64 { return 100 * f.cpu.Seconds() / f.elapsed.Seconds() })
 	add("drip_behind_s", "%.1f", r.drip.ours, func(f *figures) float64 { return f.behind.Seconds() })
+	add("restart_s", "%.1f", r.drip.ours, func(f *figures) float64 { return f.restart.Seconds() })
 	add("quiet_core_percent", "%.2f", r.drip.ours, func(f *figures) float64 { return 100 * f.quiet })
 	ratio("drip_rss_ratio", r.drip, peak)
 	return strings.Join(fields, " ")

@@ -39,6 +39,7 @@ type figures struct {
 	idle, steady, peak int64         // resident bytes: before, median during, most
 	disk, wire         int64         // bytes
 	behind             time.Duration // at most, of what was written; drip
+	restart            time.Duration // until a line in each file is durable; drip
 	still              float64       // cores used while there is no file
 	quiet              float64       // cores used while no file grows; drip
 }
@@ -101,6 +102,9 @@ func (w *world) drip(ctx context.Context) (p pair, err error) {
 		}
 		if err := m.rest(ctx); err != nil {
 			return err
+		}
+		if err := m.again(ctx, c, w.options); err != nil {
+			return fmt.Errorf("start again: %w", err)
 		}
 		return m.contender.stop()
 	})
@@ -250,6 +254,33 @@ func (m *meter) watchBehind(ctx context.Context, written *atomic.Int64, perSecon
 func (m *meter) rest(ctx context.Context) (err error) {
 	m.quiet, err = m.cores(ctx, quietTime)
 	return err
+}
+
+// again measures how long a collector that starts again takes to find one new
+// line in every file.
+func (m *meter) again(ctx context.Context, c corpus, o options) error {
+	if err := m.contender.collector.Stop(); err != nil {
+		return err
+	}
+	if err := appendToAll(c, m.contender.podsDir, o); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := m.contender.collector.Start(ctx); err != nil {
+		return err
+	}
+	for {
+		durable, err := m.contender.durable(ctx)
+		if err != nil {
+			return err
+		}
+		if m.restart = time.Since(began); durable >= int64(o.files) {
+			return nil
+		}
+		if err := pause(ctx, pollInterval); err != nil {
+			return err
+		}
+	}
 }
 
 // cores returns how many cores the collector keeps busy for a while.
