@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -187,8 +188,8 @@ func writePod(ctx context.Context, p *pod, dir string, count int) (size int64, e
 const dripTick = 10 * time.Millisecond
 
 // writeDrip writes rate lines per second to each of the files for so many
-// seconds.
-func writeDrip(ctx context.Context, c corpus, dir string, o options) (size int64, err error) {
+// seconds; written counts them.
+func writeDrip(ctx context.Context, c corpus, dir string, o options, written *atomic.Int64) (size int64, err error) {
 	logs := make([]*os.File, o.files)
 	pods := make([]*pod, o.files)
 	for i := range logs {
@@ -220,7 +221,23 @@ func writeDrip(ctx context.Context, c corpus, dir string, o options) (size int64
 			if _, err := logs[n%o.files].Write(line); err != nil {
 				return 0, err
 			}
+			written.Add(1)
 		}
 	}
 	return size, nil
+}
+
+// appendToAll adds one line to each file that writeDrip made.
+func appendToAll(c corpus, dir string, o options) error {
+	for i := range o.files {
+		f, err := os.OpenFile(filepath.Join(dir, podDirectory("drip", i), "app", "0.log"), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(c.pod(i, o.plain).append(nil, time.Now()))
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -60,7 +60,7 @@ func parseFlags(args []string) (options, error) {
 	f.DurationVar(&o.limit, "limit", 20*time.Minute, "give up when one program takes longer for one scene")
 	f.StringVar(&o.bin, "bin", "bin", "directory of longhaul-collector and longhaul-relay")
 	f.StringVar(&o.dir, "dir", "", "directory for inputs, stores and logs, on the disk to measure; default a temporary one")
-	f.StringVar(&o.profile, "profile", "", "write a CPU profile of longhaul-collector to this file (of the last scene)")
+	f.StringVar(&o.profile, "profile", "", "write a CPU profile of longhaul-collector to this file, and print where the time goes; needs -scene")
 	f.BoolVar(&o.keep, "keep", false, "keep the directory")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -80,6 +80,9 @@ func parseFlags(args []string) (options, error) {
 		if n < 1 {
 			report("-%s: %d is less than 1", name, n)
 		}
+	}
+	if o.profile != "" && (o.scene == "" || o.only == "peer") {
+		report("-profile: name one scene with -scene, and not -only peer")
 	}
 	if o.lines < o.pods {
 		report("-lines: %d is less than one for each pod", o.lines)
@@ -143,6 +146,11 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if o.scene != sceneBurst {
 		if results.drip, err = w.drip(ctx); err != nil {
+			return err
+		}
+	}
+	if o.profile != "" {
+		if results.shares, err = whereTimeGoes(ctx, o.profile); err != nil {
 			return err
 		}
 	}

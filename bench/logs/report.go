@@ -14,7 +14,10 @@ func (f *figures) perLine(n int64) float64 { return float64(n) / float64(f.lines
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 // results holds both scenes; a scene that was not played has no figures.
-type results struct{ burst, drip pair }
+type results struct {
+	burst, drip pair
+	shares      []share // of longhaul-collector's CPU time, if profiled
+}
 
 type row struct {
 	name   string
@@ -38,6 +41,8 @@ var burstRows = append([]row{
 }, common...)
 
 var dripRows = append([]row{
+	{"behind the writer, at most s", "%.1f", func(f *figures) float64 { return f.behind.Seconds() }},
+	{"restart, a new line in each file, s", "%.1f", func(f *figures) float64 { return f.restart.Seconds() }},
 	{"CPU, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.cpu.Seconds() / f.elapsed.Seconds() }},
 	{"CPU without files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.still }},
 	{"CPU with quiet files, % of a core", "%.2f", func(f *figures) float64 { return 100 * f.quiet }},
@@ -80,6 +85,11 @@ func (p pair) print(out io.Writer, title string, rows []row) {
 func (r results) print(out io.Writer) {
 	r.burst.print(out, sceneBurst, burstRows)
 	r.drip.print(out, sceneDrip, dripRows)
+	for _, p := range []pair{r.burst, r.drip} {
+		if r.shares != nil && p.ours != nil {
+			printShares(out, r.shares, p.ours.lines)
+		}
+	}
 	fmt.Fprintln(out)
 	fmt.Fprintln(out, r.line())
 }
@@ -112,6 +122,8 @@ func (r results) line() string {
 	add("wire_bytes_per_line", "%.1f", r.burst.ours, func(f *figures) float64 { return f.perLine(f.wire) })
 	ratio("drip_cpu_ratio", r.drip, (*figures).cpuPerMillion)
 	add("drip_core_percent", "%.2f", r.drip.ours, func(f *figures) float64 { return 100 * f.cpu.Seconds() / f.elapsed.Seconds() })
+	add("drip_behind_s", "%.1f", r.drip.ours, func(f *figures) float64 { return f.behind.Seconds() })
+	add("restart_s", "%.1f", r.drip.ours, func(f *figures) float64 { return f.restart.Seconds() })
 	add("quiet_core_percent", "%.2f", r.drip.ours, func(f *figures) float64 { return 100 * f.quiet })
 	ratio("drip_rss_ratio", r.drip, peak)
 	return strings.Join(fields, " ")

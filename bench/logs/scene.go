@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,6 +38,8 @@ type figures struct {
 	elapsed            time.Duration // in which cpu was spent
 	idle, steady, peak int64         // resident bytes: before, median during, most
 	disk, wire         int64         // bytes
+	behind             time.Duration // at most, of what was written; drip
+	restart            time.Duration // until a line in each file is durable; drip
 	still              float64       // cores used while there is no file
 	quiet              float64       // cores used while no file grows; drip
 }
@@ -84,7 +87,11 @@ func (w *world) drip(ctx context.Context) (p pair, err error) {
 	return w.each(ctx, sceneDrip, func(ctx context.Context, m *meter) error {
 		m.lines = int64(w.files) * int64(w.rate) * int64(w.seconds)
 		say("%s: %d lines/s into each of %d files for %d s", m.contender.name, w.rate, w.files, w.seconds)
-		if m.bytes, err = writeDrip(ctx, c, m.contender.podsDir, w.options); err != nil {
+		var written atomic.Int64
+		stop := m.watchBehind(ctx, &written, float64(w.files*w.rate))
+		m.bytes, err = writeDrip(ctx, c, m.contender.podsDir, w.options, &written)
+		stop()
+		if err != nil {
 			return fmt.Errorf("write the lines: %w", err)
 		}
 		if err := m.wait(ctx); err != nil {
@@ -95,6 +102,9 @@ func (w *world) drip(ctx context.Context) (p pair, err error) {
 		}
 		if err := m.rest(ctx); err != nil {
 			return err
+		}
+		if err := m.again(ctx, c, w.options); err != nil {
+			return fmt.Errorf("start again: %w", err)
 		}
 		return m.contender.stop()
 	})
@@ -221,10 +231,56 @@ func (m *meter) end() error {
 	return nil
 }
 
+// watchBehind notes how far the collector is behind the writer at most, as the
+// time in which so many lines are written, until stop is called.
+func (m *meter) watchBehind(ctx context.Context, written *atomic.Int64, perSecond float64) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for pause(ctx, pollInterval) == nil {
+			ahead := written.Load()
+			durable, err := m.contender.durable(ctx)
+			if err != nil {
+				continue // wait, later, tells if it stays so
+			}
+			m.behind = max(m.behind, time.Duration(float64(ahead-durable)/perSecond*float64(time.Second)))
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
 // rest measures what files cost that do not grow.
 func (m *meter) rest(ctx context.Context) (err error) {
 	m.quiet, err = m.cores(ctx, quietTime)
 	return err
+}
+
+// again measures how long a collector that starts again takes to find one new
+// line in every file.
+func (m *meter) again(ctx context.Context, c corpus, o options) error {
+	if err := m.contender.collector.Stop(); err != nil {
+		return err
+	}
+	if err := appendToAll(c, m.contender.podsDir, o); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := m.contender.collector.Start(ctx); err != nil {
+		return err
+	}
+	for {
+		durable, err := m.contender.durable(ctx)
+		if err != nil {
+			return err
+		}
+		if m.restart = time.Since(began); durable >= int64(o.files) {
+			return nil
+		}
+		if err := pause(ctx, pollInterval); err != nil {
+			return err
+		}
+	}
 }
 
 // cores returns how many cores the collector keeps busy for a while.

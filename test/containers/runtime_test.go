@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"text/template"
@@ -61,6 +62,9 @@ func startNode(t *testing.T, dir, logs string) *node {
 	if os.Getuid() != 0 {
 		t.Skip("containers need root: run make test-containers as root")
 	}
+	if !mayMount(t) {
+		t.Skip("containers need CAP_SYS_ADMIN, which root does not have here: run make test-containers outside a container, or in a privileged one")
+	}
 	binaries := map[string]string{}
 	for _, name := range []string{"containerd", "runc", "ctr", "containerd-shim-runc-v2"} {
 		path, err := exec.LookPath(name)
@@ -104,6 +108,19 @@ func startNode(t *testing.T, dir, logs string) *node {
 		return err
 	})
 	return n
+}
+
+// mayMount says whether this process has CAP_SYS_ADMIN, number 21.
+func mayMount(t *testing.T) bool {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	require.NoError(t, err)
+	_, after, found := strings.Cut(string(status), "CapEff:\t")
+	require.True(t, found)
+	effective, _, _ := strings.Cut(after, "\n")
+	set, err := strconv.ParseUint(effective, 16, 64)
+	require.NoError(t, err)
+	return set&(1<<21) != 0
 }
 
 // ready is nil when the runtime takes requests. The network is not asked about:
