@@ -26,6 +26,7 @@ func (r *reader) discover(firstStart bool) {
 	now := time.Now()
 	r.round++
 	r.watched = r.watchDirectories()
+	opened, troubles := r.opened, r.troubles
 	if len(r.troubled) > maxTroubled {
 		clear(r.troubled)
 	}
@@ -38,6 +39,9 @@ func (r *reader) discover(firstStart bool) {
 		}
 	}
 	r.observeAll(now)
+	// What new files link to is watched from the next look on; what could not be
+	// read gives no sign when it can be.
+	r.watched = r.watched && r.opened == opened && r.troubles == troubles
 	if now.Sub(r.swept) > missingGap {
 		r.delivery.positions.noteMissing(now)
 		r.swept = now
@@ -135,6 +139,7 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	}
 	f.round = r.round
 	r.atPath[path] = f
+	r.opened++
 	f.after = r.leftAt(path)
 	f.chain, f.since = !firstStart, since
 	if firstStart && f.young {

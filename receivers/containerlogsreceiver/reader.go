@@ -38,6 +38,8 @@ type reader struct {
 	round    uint64
 	watcher  *watcher         // nil: poll
 	watched  bool             // every directory is
+	opened   uint64           // files opened at their path so far
+	troubles uint64           // how often reading failed so far
 	polling  map[string]bool  // directories said to be polled
 	swept    time.Time        // when positions of what is gone were last looked for
 	tick     <-chan time.Time // of PollInterval
@@ -274,6 +276,7 @@ func (r *reader) damaged(f *file, end int64, err error) {
 // trouble tells of a file that cannot be read: once, until it can be again.
 func (r *reader) trouble(path string, err error) {
 	r.telemetry.readErrors.Add(context.Background(), 1)
+	r.troubles++
 	if r.troubled[path] == err.Error() {
 		return
 	}
