@@ -103,30 +103,33 @@ func (r *reader) readAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ticked := r.lookIfDue()
-		if more && !ticked {
+		looked := r.lookIfDue()
+		if more && !looked {
 			continue
 		}
 		if err := r.settle(ctx); err != nil {
 			return err
 		}
-		if err := r.cut(ctx); err != nil || !more {
+		if err := r.cut(ctx); err != nil || !more && !looked {
 			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 }
 
-// lookIfDue looks at the files when it is time; ticked says that a tick passed.
-func (r *reader) lookIfDue() (ticked bool) {
+// lookIfDue looks at the files when it is time, and says whether it did.
+func (r *reader) lookIfDue() bool {
 	select {
 	case <-r.tick:
 		r.lookAgain()
-		return true
 	case <-r.signals():
 		r.discover(false)
 	default:
+		return false
 	}
-	return false
+	return true
 }
 
 // sweep reads at most readQuantum bytes of each file; more says that a file has
