@@ -39,9 +39,13 @@ func (r *reader) discover(firstStart bool) {
 		}
 	}
 	r.observeAll(now)
-	// What new files link to is watched from the next look on; what could not be
-	// read gives no sign when it can be.
-	r.watched = r.watched && r.opened == opened && r.troubles == troubles
+	if r.opened != opened { // what new files link to is watched from the next look on
+		r.watched = false
+		r.lookSoon()
+	}
+	if r.troubles != troubles { // what could not be read gives no sign when it can be
+		r.watched = false
+	}
 	if now.Sub(r.swept) > missingGap {
 		r.delivery.positions.noteMissing(now)
 		r.swept = now

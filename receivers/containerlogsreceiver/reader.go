@@ -145,6 +145,7 @@ func (r *reader) sweep(ctx context.Context) (more bool, err error) {
 			continue
 		}
 		if f.after != nil {
+			more = more || f.after.settled() && f.after.after == nil
 			continue
 		}
 		if f.settled() {

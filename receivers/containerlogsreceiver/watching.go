@@ -32,6 +32,17 @@ func (r *reader) signals() <-chan struct{} {
 	return r.watcher.changed
 }
 
+// lookSoon asks for another look.
+func (r *reader) lookSoon() {
+	if r.watcher == nil {
+		return
+	}
+	select {
+	case r.watcher.changed <- struct{}{}:
+	default:
+	}
+}
+
 // watchDirectories watches every directory in which something may come to match
 // a pattern: those a pattern's beginnings lead to, from the top, so that nothing
 // comes between looking and watching unnoticed. It reports whether all of them
