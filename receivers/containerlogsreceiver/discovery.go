@@ -57,6 +57,9 @@ func (r *reader) discover(firstStart bool) {
 		r.skippedFiles, r.skippedBytes = 0, 0
 	}
 	r.lastLook = now
+	if r.watcher != nil {
+		r.watcher.slowDown(watchShare * time.Since(now))
+	}
 }
 
 // match lists the paths of the patterns, each once, in order.

@@ -337,7 +337,7 @@ func TestPositionFileRoundTrip(t *testing.T) {
 	table, first, err := loadPositions(path)
 	require.NoError(t, err)
 	require.True(t, first)
-	entry := position{Path: "/p \xff\"", Device: 1 << 63, Inode: 7, Fingerprint: 1<<64 - 1, FingerprintBytes: 12, Offset: 1 << 60, Partial: &[2]int64{-1, 9}, Modified: 5}
+	entry := position{Path: "/p \xff\"", Device: 1 << 63, Inode: 7, Fingerprint: 1<<64 - 1, FingerprintBytes: 12, Offset: 1 << 60, Partial: &[2]int64{-1, 9}, Carried: &[2]int{0, 5}, Modified: 5, Closed: true}
 	table.apply([]mark{{position: entry}})
 	require.NoError(t, table.save())
 	back, first, err := loadPositions(path)
@@ -347,6 +347,11 @@ func TestPositionFileRoundTrip(t *testing.T) {
 	assert.NotZero(t, got.UnseenSince)
 	got.UnseenSince = 0
 	entry.Path = "/p \uFFFD\""
+	want, err := json.Marshal(got)
+	require.NoError(t, err)
+	written, err := got.appendJSON(nil)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), string(written))
 	assert.Equal(t, entry, got)
 }
 

@@ -10,12 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
 
 const (
-	positionFileVersion = 1
+	positionFileVersion = 2
 	// keepClosed is how many files that were read to their end are remembered
 	// per path, so that a rotated file is not taken for a new one. The kubelet
 	// keeps four.
@@ -277,11 +278,53 @@ func (p *positions) encode(now time.Time) ([]byte, error) {
 	slices.SortFunc(list, func(a, b position) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Inode, b.Inode))
 	})
-	files, err := json.Marshal(list)
+	files := []byte{'['}
+	for i := range list {
+		if i > 0 {
+			files = append(files, ',')
+		}
+		var err error
+		if files, err = list[i].appendJSON(files); err != nil {
+			return nil, err
+		}
+	}
+	files = append(files, ']')
+	content := fmt.Appendf(nil, `{"version":%d,"crc32c":"%s","files":`, positionFileVersion, checksum(files))
+	return append(append(content, files...), '}'), nil
+}
+
+// appendJSON writes what json.Marshal would: the table is written as often as
+// positions advance, and is as long as a node has files.
+func (p *position) appendJSON(out []byte) ([]byte, error) {
+	path, err := json.Marshal(p.Path)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(positionFile{Version: positionFileVersion, CRC32C: checksum(files), Files: files})
+	number := func(name string, n int64) { out = strconv.AppendInt(append(out, name...), n, 10) }
+	out = append(append(out, `{"path":`...), path...)
+	out = strconv.AppendUint(append(out, `,"device":`...), p.Device, 10)
+	out = strconv.AppendUint(append(out, `,"inode":`...), p.Inode, 10)
+	out = fmt.Appendf(out, `,"fingerprint":"%016x"`, uint64(p.Fingerprint))
+	number(`,"fingerprint_bytes":`, int64(p.FingerprintBytes))
+	number(`,"offset":`, p.Offset)
+	if p.Partial != nil {
+		number(`,"partial":[`, p.Partial[0])
+		number(`,`, p.Partial[1])
+		out = append(out, ']')
+	}
+	if p.Carried != nil {
+		number(`,"carried":[`, int64(p.Carried[0]))
+		number(`,`, int64(p.Carried[1]))
+		out = append(out, ']')
+	}
+	number(`,"modified":`, p.Modified)
+	if p.Closed {
+		out = append(out, `,"closed":true`...)
+	}
+	if p.UnseenSince != 0 {
+		number(`,"unseen_since":`, p.UnseenSince)
+	}
+	return append(out, '}'), nil
 }
 
 func writeSynced(path string, content []byte) error {

@@ -203,6 +203,10 @@ func (r *reader) compare(f *file) (same bool) {
 	if f.size < f.offset {
 		return false
 	}
+	if f.print.length == fingerprintMaxBytes && !f.settled() {
+		f.compared = f.modified // read makes sure, after it has read
+		return true
+	}
 	now, same, err := takeFingerprint(f.handle, f.print, f.size, &r.head)
 	if err != nil {
 		r.trouble(f.path, err)

@@ -31,7 +31,7 @@ type timing struct {
 
 func defaultTiming() timing {
 	return timing{
-		saveGap:       250 * time.Millisecond,
+		saveGap:       time.Second,
 		partialIdle:   5 * time.Second,
 		drainGrace:    5 * time.Second,
 		shutdownGrace: 10 * time.Second,

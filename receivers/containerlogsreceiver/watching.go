@@ -2,9 +2,12 @@ package containerlogsreceiver
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,9 +17,18 @@ import (
 // watched and nothing was told.
 const lookAnyway = 30 * time.Second
 
+const (
+	// watchGap is the least time between two looks that events ask for: they come
+	// in swarms.
+	watchGap = 20 * time.Millisecond
+	// watchShare is how much longer than a look the time between two is at least,
+	// so that a busy directory costs at most a fiftieth of a core.
+	watchShare = 50
+)
+
 // startWatching begins to watch directories; without that they are polled.
 func (r *reader) startWatching() {
-	w, err := newWatcher()
+	w, err := newWatcher(filepath.Base(r.config.PositionFile))
 	if err != nil {
 		r.logger.Info("directories of container logs are polled: they cannot be watched", zap.Error(err))
 		return
@@ -53,7 +65,11 @@ func (r *reader) watchDirectories() (all bool) {
 	}
 	all = true
 	watch := func(directory string) {
-		if err := r.watcher.watch(directory); err != nil {
+		err := r.watcher.watch(directory)
+		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrNotExist) {
+			return // a file that a pattern for directories matches, or gone meanwhile
+		}
+		if err != nil {
 			all = false
 			if !r.polling[directory] {
 				if len(r.polling) > maxTroubled {
