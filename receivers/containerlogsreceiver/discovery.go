@@ -48,6 +48,7 @@ func (r *reader) discover(firstStart bool) {
 	}
 	if now.Sub(r.swept) > missingGap {
 		r.delivery.positions.noteMissing(now)
+		r.forgetMissing()
 		r.swept = now
 	}
 	if r.skippedFiles > 0 {
@@ -218,6 +219,7 @@ func (r *reader) resume(f *file, location string, firstStart bool) error {
 		return fmt.Errorf("read beginning: %w", err)
 	}
 	f.print, f.compared, f.changed = now, f.modified, false
+	f.fresh = known && !same
 	switch {
 	case known && same && saved.FingerprintBytes > 0 && saved.Offset <= f.size:
 		r.delivery.positions.claim(saved, f.id)

@@ -356,7 +356,7 @@ func TestPositionFileRoundTrip(t *testing.T) {
 }
 
 func TestPositionsForgetWhatIsLongGone(t *testing.T) {
-	table := &positions{table: map[fileID]position{}}
+	table := newPositions("")
 	for i := range uint64(30) {
 		table.apply([]mark{{position: position{Path: "/x", Inode: i, Modified: int64(i), Closed: true}}})
 	}

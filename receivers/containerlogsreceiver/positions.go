@@ -40,6 +40,7 @@ type position struct {
 	Modified         int64     `json:"modified"`
 	Closed           bool      `json:"closed,omitempty"`
 	UnseenSince      int64     `json:"unseen_since,omitempty"` // Unix seconds
+	Former           bool      `json:"former,omitempty"`       // its inode holds another text now; a copy of its own may lie beside
 }
 
 func (p *position) id() fileID { return fileID{p.Device, p.Inode} }
@@ -74,15 +75,20 @@ var errCorruptPositions = errors.New("position file is corrupt")
 type positions struct {
 	path string
 
-	mu    sync.Mutex
-	table map[fileID]position
+	mu     sync.Mutex
+	table  map[fileID]position
+	former map[string][]position // by path: what inodes held before, oldest first
+}
+
+func newPositions(path string) *positions {
+	return &positions{path: path, table: map[fileID]position{}, former: map[string][]position{}}
 }
 
 // loadPositions reads the table. first says that there was no position file. A
 // corrupt file is moved aside, and the error, which wraps errCorruptPositions
 // and names the place, comes with an empty usable table.
 func loadPositions(path string) (p *positions, first bool, err error) {
-	p = &positions{path: path, table: map[fileID]position{}}
+	p = newPositions(path)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, true, nil
@@ -100,6 +106,10 @@ func loadPositions(path string) (p *positions, first bool, err error) {
 	}
 	now := time.Now().Unix()
 	for _, entry := range list {
+		if entry.Former {
+			p.former[entry.Path] = append(p.former[entry.Path], entry)
+			continue
+		}
 		if entry.UnseenSince == 0 {
 			entry.UnseenSince = now
 		}
@@ -176,7 +186,7 @@ func (p *positions) lastModified(path string) (time.Time, bool) {
 	return time.Unix(0, newest), found
 }
 
-// at lists the positions of a path.
+// at lists the positions of a path, also of texts that are elsewhere now.
 func (p *positions) at(path string) (list []position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -185,7 +195,17 @@ func (p *positions) at(path string) (list []position) {
 			list = append(list, entry)
 		}
 	}
-	return list
+	return append(list, p.former[path]...)
+}
+
+// retire keeps the position of a text whose inode got another one.
+func (p *positions) retire(entry position) {
+	if entry.FingerprintBytes == 0 {
+		return
+	}
+	entry.Former, entry.Closed = true, true
+	kept := append(p.former[entry.Path], entry)
+	p.former[entry.Path] = kept[max(0, len(kept)-keepClosed):]
 }
 
 // apply advances the table.
@@ -194,6 +214,9 @@ func (p *positions) apply(marks []mark) {
 	defer p.mu.Unlock()
 	for i := range marks {
 		m := &marks[i]
+		if before, known := p.table[m.position.id()]; known && m.fresh {
+			p.retire(before)
+		}
 		if m.gone {
 			delete(p.table, m.position.id())
 			continue
@@ -227,6 +250,11 @@ func (p *positions) forgetOldClosed(path string) {
 func (p *positions) noteMissing(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for path := range p.former {
+		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+			delete(p.former, path)
+		}
+	}
 	for id, entry := range p.table {
 		if !entry.Closed {
 			continue
@@ -274,8 +302,11 @@ func (p *positions) encode(now time.Time) ([]byte, error) {
 		}
 		list = append(list, entry)
 	}
+	for _, entries := range p.former {
+		list = append(list, entries...)
+	}
 	p.mu.Unlock()
-	slices.SortFunc(list, func(a, b position) int {
+	slices.SortStableFunc(list, func(a, b position) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Inode, b.Inode))
 	})
 	files := []byte{'['}
@@ -323,6 +354,9 @@ func (p *position) appendJSON(out []byte) ([]byte, error) {
 	}
 	if p.UnseenSince != 0 {
 		number(`,"unseen_since":`, p.UnseenSince)
+	}
+	if p.Former {
+		out = append(out, `,"former":true`...)
 	}
 	return append(out, '}'), nil
 }

@@ -33,8 +33,9 @@ type reader struct {
 	files    []*file // in the order they are read; predecessors first
 	atPath   map[string]*file
 	byID     map[fileID]*file
-	finished map[fileID]int64  // size of files read to their end
-	troubled map[string]string // path → error already said
+	finished map[fileID]finished   // files read to their end
+	done     map[string][]position // the last of them by path: what is in flight the table does not know
+	troubled map[string]string     // path → error already said
 	round    uint64
 	watcher  *watcher         // nil: poll
 	watched  bool             // every directory is
@@ -64,7 +65,7 @@ func newReader(config *Config, timing timing, logger *zap.Logger, telemetry *tel
 	return &reader{
 		config: config, timing: timing, logger: logger, telemetry: telemetry, delivery: delivery,
 		atPath: map[string]*file{}, byID: map[fileID]*file{}, troubled: map[string]string{},
-		finished: map[fileID]int64{}, polling: map[string]bool{},
+		finished: map[fileID]finished{}, done: map[string][]position{}, polling: map[string]bool{},
 		buffer: make([]byte, readQuantum),
 	}
 }
@@ -366,7 +367,8 @@ func (r *reader) cut(ctx context.Context) error {
 	}
 	for _, f := range r.touched {
 		f.touched = false
-		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.gone()})
+		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.gone(), fresh: f.fresh})
+		f.fresh = false
 	}
 	clear(r.touched)
 	r.touched = r.touched[:0]
