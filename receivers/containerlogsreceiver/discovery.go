@@ -59,7 +59,7 @@ func (r *reader) discover(firstStart bool) {
 	}
 	r.lastLook = now
 	if r.watcher != nil {
-		r.watcher.slowDown(watchShare * time.Since(now))
+		r.watcher.slowDown(min(watchShare*time.Since(now), maxWatchGap, r.config.PollInterval))
 	}
 }
 

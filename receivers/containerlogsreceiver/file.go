@@ -50,6 +50,7 @@ type file struct {
 	failed   bool      // the last read failed; tried again after the next look
 	leaving  bool      // no longer at its path: closed at its end
 	gzip     bool      // compressed: never changes
+	givenUp  bool      // deleted and closed unread
 	fresh    bool      // its text is not the one its inode had before; the next mark says so
 	young    bool      // at the first start, its first line was recent
 	quietAt  time.Time // when it last grew

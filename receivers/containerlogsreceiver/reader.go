@@ -49,6 +49,8 @@ type reader struct {
 	skippedFiles int // of a first start, not yet told
 	skippedBytes int64
 
+	reading *file // the one that read works on
+
 	batch        *batch
 	batchNumber  uint64
 	touched      []*file // files whose position the batch carries
@@ -152,7 +154,10 @@ func (r *reader) sweep(ctx context.Context) (more bool, err error) {
 		if f.settled() {
 			continue
 		}
-		if err := r.read(ctx, f); err != nil {
+		r.reading = f
+		err := r.read(ctx, f)
+		r.reading = nil
+		if err != nil {
 			return false, err
 		}
 		more = more || !f.settled()

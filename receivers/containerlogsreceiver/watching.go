@@ -24,6 +24,8 @@ const (
 	// watchShare is how much longer than a look the time between two is at least,
 	// so that a busy directory costs at most a fiftieth of a core.
 	watchShare = 50
+	// maxWatchGap bounds that time: a look may have been slow for once.
+	maxWatchGap = time.Second
 )
 
 // startWatching begins to watch directories; without that they are polled.
@@ -144,10 +146,14 @@ func (r *reader) observeAll(now time.Time) {
 		if f.failed {
 			f.failed, f.scanned = false, f.offset
 		}
+		if f.givenUp {
+			continue
+		}
 		if info, err := f.handle.Stat(); err != nil {
 			r.trouble(f.path, err)
 		} else {
 			f.observe(info, now)
 		}
 	}
+	r.boundDeleted(r.timing.maxDeleted)
 }
