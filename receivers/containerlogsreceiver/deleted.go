@@ -42,6 +42,7 @@ func (r *reader) boundDeleted(limit int64) {
 			zap.String("path", f.path), zap.Int64("lost_bytes", unread), zap.Int64("limit_bytes", limit))
 		r.telemetry.abandoned.Add(context.Background(), unread)
 		_ = f.handle.Close()
+		delete(r.byID, f.id) // its inode is free
 		f.handle, f.givenUp = givenUp{}, true
 		f.size, f.scanned, f.changed, f.chain = f.offset, f.offset, false, false
 	}

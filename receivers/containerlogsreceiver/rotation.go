@@ -387,7 +387,9 @@ func (r *reader) forgetMissing() {
 func (r *reader) forget(f *file) {
 	_ = f.handle.Close()
 	f.handle = nil
-	delete(r.byID, f.id)
+	if r.byID[f.id] == f {
+		delete(r.byID, f.id)
+	}
 	if at := slices.Index(r.files, f); at >= 0 {
 		r.files = slices.Delete(r.files, at, at+1)
 	}
