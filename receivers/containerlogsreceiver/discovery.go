@@ -219,11 +219,11 @@ func (r *reader) resume(f *file, location string, firstStart bool) error {
 		return fmt.Errorf("read beginning: %w", err)
 	}
 	f.print, f.compared, f.changed = now, f.modified, false
-	f.fresh = known && !same
+	f.fresh = true
 	switch {
 	case known && same && saved.FingerprintBytes > 0 && saved.Offset <= f.size:
 		r.delivery.positions.claim(saved, f.id)
-		f.begin = beginSaved
+		f.begin, f.fresh = beginSaved, false
 		if f.gzip && saved.Closed {
 			f.size = saved.Offset
 		}

@@ -27,6 +27,7 @@ type file struct {
 	source source
 	id     fileID
 	print  fingerprint
+	was    fingerprint // what print was before the file was truncated, until that is dealt with
 	format format
 
 	offset   int64 // lines before it are in a batch or in pending

@@ -129,6 +129,12 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 	if info, err := f.handle.Stat(); err == nil {
 		f.observe(info, time.Now())
 	}
+	// A sibling may be a copy of what was there before, or of what is there now.
+	f.was = f.print
+	var err error
+	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
+		r.trouble(f.path, err)
+	}
 	// What else rotated after a file left its path comes before its successor.
 	r.openSiblings(f, f.compared, !f.leaving)
 	r.logger.Info("container log was truncated; reading it from its beginning", zap.String("path", f.path),
@@ -142,8 +148,7 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 	}
 	f.offset, f.scanned, f.format, f.long = 0, 0, formatUnknown, longLine{}
 	f.large, f.changed, f.copied, f.fresh, f.compared = false, false, false, true, f.modified
-	f.pending = [2]pending{}
-	var err error
+	f.pending, f.was = [2]pending{}, fingerprint{}
 	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
 		r.trouble(f.path, err)
 	}
@@ -156,11 +161,21 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 // start.
 func (r *reader) resumeCopy(f *file) error {
 	for _, original := range r.files {
-		if original.path != f.path || original.copied || original.print.length == 0 ||
-			original.offset > f.size || !r.beginsAs(f, original.print) {
+		if original.path != f.path || original.copied {
 			continue
 		}
-		if original.size >= original.offset && r.beginsAs(original, original.print) {
+		print, truncated := original.print, original.was.length > 0
+		if truncated && print.length > 0 && r.beginsAs(f, print) {
+			f.begin = beginLiveCopy
+			return nil
+		}
+		if truncated {
+			print = original.was
+		}
+		if print.length == 0 || original.offset > f.size || !r.beginsAs(f, print) {
+			continue
+		}
+		if !truncated && original.size >= original.offset && r.beginsAs(original, print) {
 			f.begin = beginLiveCopy
 			return nil
 		}
