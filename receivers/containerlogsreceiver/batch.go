@@ -37,6 +37,7 @@ type record struct {
 type mark struct {
 	position position
 	gone     bool // the file was deleted; nothing needs to be remembered
+	fresh    bool // the inode holds another text than the position noted before is about
 }
 
 // reset empties the batch for reuse. A text that one giant line made grow is

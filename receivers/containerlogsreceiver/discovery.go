@@ -26,6 +26,7 @@ func (r *reader) discover(firstStart bool) {
 	now := time.Now()
 	r.round++
 	r.watched = r.watchDirectories()
+	opened, troubles := r.opened, r.troubles
 	if len(r.troubled) > maxTroubled {
 		clear(r.troubled)
 	}
@@ -38,8 +39,16 @@ func (r *reader) discover(firstStart bool) {
 		}
 	}
 	r.observeAll(now)
+	if r.opened != opened { // what new files link to is watched from the next look on
+		r.watched = false
+		r.lookSoon()
+	}
+	if r.troubles != troubles { // what could not be read gives no sign when it can be
+		r.watched = false
+	}
 	if now.Sub(r.swept) > missingGap {
 		r.delivery.positions.noteMissing(now)
+		r.forgetMissing()
 		r.swept = now
 	}
 	if r.skippedFiles > 0 {
@@ -49,6 +58,9 @@ func (r *reader) discover(firstStart bool) {
 		r.skippedFiles, r.skippedBytes = 0, 0
 	}
 	r.lastLook = now
+	if r.watcher != nil {
+		r.watcher.slowDown(min(watchShare*time.Since(now), maxWatchGap, r.config.PollInterval))
+	}
 }
 
 // match lists the paths of the patterns, each once, in order.
@@ -135,6 +147,7 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	}
 	f.round = r.round
 	r.atPath[path] = f
+	r.opened++
 	f.after = r.leftAt(path)
 	f.chain, f.since = !firstStart, since
 	if firstStart && f.young {
@@ -206,10 +219,11 @@ func (r *reader) resume(f *file, location string, firstStart bool) error {
 		return fmt.Errorf("read beginning: %w", err)
 	}
 	f.print, f.compared, f.changed = now, f.modified, false
+	f.fresh = true
 	switch {
 	case known && same && saved.FingerprintBytes > 0 && saved.Offset <= f.size:
 		r.delivery.positions.claim(saved, f.id)
-		f.begin = beginSaved
+		f.begin, f.fresh = beginSaved, false
 		if f.gzip && saved.Closed {
 			f.size = saved.Offset
 		}

@@ -7,7 +7,7 @@
 //   - Positions follow durability. The read position of a line is saved only
 //     after ConsumeLogs returned nil for it. A kill at any moment loses no
 //     line; after it, at most the batches that were in flight (maxInFlight ×
-//     batch.max_bytes) and what was confirmed in the last quarter second
+//     batch.max_bytes) and what was confirmed in the last second
 //     (saveGap) are read again.
 //   - Back-pressure. While the pipeline refuses or blocks, reading waits. A
 //     batch is retried without end; only a permanent error drops it, counted
@@ -37,10 +37,11 @@
 // # Position file
 //
 // A JSON object: version, crc32c (Castagnoli, hex, over the bytes of files) and
-// files: path, device, inode, fingerprint (hex FNV-1a of the first
-// fingerprint_bytes bytes), offset (everything before it is durable), partial
+// files: path, device, inode, fingerprint (hex CRC-32 and CRC-32C of the
+// first fingerprint_bytes bytes), offset (everything before it is durable), partial
 // (where the unfinished record of stdout and stderr begins, -1 for none),
-// modified (ns) and closed. A file that does not parse or match its checksum is
+// carried (what that record was when it came from the file before), modified
+// (ns), closed, and former (the inode holds another text now). A file that does not parse or match its checksum is
 // moved aside as <name>.corrupt-<time>, and all logs are read from their
 // beginning.
 package containerlogsreceiver

@@ -27,6 +27,7 @@ type file struct {
 	source source
 	id     fileID
 	print  fingerprint
+	was    fingerprint // what print was before the file was truncated, until that is dealt with
 	format format
 
 	offset   int64 // lines before it are in a batch or in pending
@@ -50,6 +51,8 @@ type file struct {
 	failed   bool      // the last read failed; tried again after the next look
 	leaving  bool      // no longer at its path: closed at its end
 	gzip     bool      // compressed: never changes
+	givenUp  bool      // deleted and closed unread
+	fresh    bool      // its text is not the one its inode had before; the next mark says so
 	young    bool      // at the first start, its first line was recent
 	quietAt  time.Time // when it last grew
 	round    uint64    // of discovery, when it was last seen at its path

@@ -5,7 +5,7 @@ package containerlogsreceiver
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -45,10 +45,10 @@ func takeFingerprint(file io.ReaderAt, known fingerprint, limit int64, buffer *[
 	return now, n >= known.length && hashOf(buffer[:known.length]) == known.hash, nil
 }
 
+// hashOf joins two checksums that processors compute: it is taken of every file
+// at every read.
 func hashOf(text []byte) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write(text)
-	return h.Sum64()
+	return uint64(crc32.ChecksumIEEE(text))<<32 | uint64(crc32.Checksum(text, castagnoli))
 }
 
 // errInUse says that another receiver works with the same position file.

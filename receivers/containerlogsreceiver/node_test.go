@@ -43,7 +43,7 @@ func newNode(t *testing.T) *node {
 	n.config.PollInterval = 10 * time.Millisecond
 	n.timing = timing{
 		saveGap: time.Millisecond, partialIdle: time.Minute, drainGrace: 50 * time.Millisecond,
-		shutdownGrace: 10 * time.Second, retryInitial: time.Millisecond, retryMax: 20 * time.Millisecond,
+		shutdownGrace: 10 * time.Second, maxDeleted: maxDeletedBytes, retryInitial: time.Millisecond, retryMax: 20 * time.Millisecond,
 	}
 	require.NoError(t, os.MkdirAll(n.pods, 0o755))
 	return n

@@ -180,11 +180,13 @@ func FuzzParseSource(f *testing.F) {
 }
 
 func FuzzParsePositions(f *testing.F) {
-	table := &positions{table: map[fileID]position{{1, 2}: {Path: "/x", Device: 1, Inode: 2, Offset: 9}}}
+	table := newPositions("")
+	table.apply([]mark{{position: position{Path: "/x", Device: 1, Inode: 2, Offset: 9, FingerprintBytes: 3}}})
+	table.apply([]mark{{position: position{Path: "/y", Device: 1, Inode: 2, Partial: &[2]int64{-1, 4}, Carried: &[2]int{0, 3}}, fresh: true}})
 	content, err := table.encode(time.Now())
 	require.NoError(f, err)
 	f.Add(content)
-	f.Add([]byte(`{"version":1}`))
+	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		list, err := parsePositions(text)
 		for _, entry := range list {

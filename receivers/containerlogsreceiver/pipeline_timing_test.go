@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -80,12 +81,9 @@ func writeBody(out *bufio.Writer, random *rand.Rand, at time.Time, pod int) {
 	}
 }
 
-// BenchmarkIntoTheSpool reads b.N lines of ten pods from files into a spool:
-// this receiver, the memory limiter and the nats exporter as in the built-in
-// configuration, fsync included, without a hub.
-func BenchmarkIntoTheSpool(b *testing.B) {
-	directory := b.TempDir()
-	writePods(b, directory, b.N)
+// intoSpool starts this receiver, the memory limiter and the nats exporter as in
+// the built-in configuration, fsync included, without a hub.
+func intoSpool(b *testing.B, directory string, counted *counting) (start func(), stop func()) {
 	config := createDefaultConfig().(*Config)
 	config.Include = []string{directory + "/*/*/*.log"}
 	config.PositionFile = filepath.Join(directory, "positions.json")
@@ -102,8 +100,7 @@ func BenchmarkIntoTheSpool(b *testing.B) {
 	limiters := memorylimiterprocessor.NewFactory()
 	limit := limiters.CreateDefaultConfig().(*memorylimiterprocessor.Config)
 	limit.CheckInterval, limit.MemoryLimitMiB, limit.MemorySpikeLimitMiB = time.Second, 100, 20
-	counted := &counting{Logs: exporter, done: make(chan struct{})}
-	counted.want.Store(int64(b.N))
+	counted.Logs, counted.done = exporter, make(chan struct{})
 	limiter, err := limiters.CreateLogs(b.Context(), processortest.NewNopSettings(limiters.Type()), limit, counted)
 	if err != nil {
 		b.Fatal(err)
@@ -113,30 +110,97 @@ func BenchmarkIntoTheSpool(b *testing.B) {
 		b.Fatal(err)
 	}
 	host := componenttest.NewNopHost()
-	for _, start := range []func(context.Context) error{
-		func(ctx context.Context) error { return exporter.Start(ctx, host) },
-		func(ctx context.Context) error { return limiter.Start(ctx, host) },
-	} {
-		if err := start(b.Context()); err != nil {
+	if err := exporter.Start(b.Context(), host); err != nil {
+		b.Fatal(err)
+	}
+	if err := limiter.Start(b.Context(), host); err != nil {
+		b.Fatal(err)
+	}
+	start = func() {
+		if err := r.Start(b.Context(), host); err != nil {
 			b.Fatal(err)
 		}
 	}
+	stop = func() {
+		for _, stop := range []func(context.Context) error{r.Shutdown, limiter.Shutdown, exporter.Shutdown} {
+			if err := stop(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	return start, stop
+}
+
+// BenchmarkIntoTheSpool reads b.N lines of ten pods from files into a spool.
+func BenchmarkIntoTheSpool(b *testing.B) {
+	directory := b.TempDir()
+	writePods(b, directory, b.N)
+	counted := &counting{}
+	counted.want.Store(int64(b.N))
+	start, stop := intoSpool(b, directory, counted)
 	b.ReportAllocs()
 	b.ResetTimer()
 	begin, cpu := time.Now(), cpuSeconds()
-	if err := r.Start(b.Context(), host); err != nil {
-		b.Fatal(err)
-	}
+	start()
 	<-counted.done
 	elapsed, used := time.Since(begin), cpuSeconds()-cpu
 	b.StopTimer()
-	for _, stop := range []func(context.Context) error{r.Shutdown, limiter.Shutdown, exporter.Shutdown} {
-		if err := stop(context.Background()); err != nil {
-			b.Fatal(err)
-		}
-	}
+	stop()
 	b.ReportMetric(float64(b.N)/elapsed.Seconds(), "lines/s")
 	b.ReportMetric(used/float64(b.N)*1e6, "cpu-s/Mline")
+}
+
+// BenchmarkQuietFiles writes 10 lines a second into each of 300 files for b.N
+// seconds, and reports what reading them into a spool takes of one core, without
+// what the writing takes.
+func BenchmarkQuietFiles(b *testing.B) {
+	const files, perSecond = 300, 10
+	directory := b.TempDir()
+	random := rand.New(rand.NewPCG(1, 2))
+	var text strings.Builder
+	out := bufio.NewWriter(&text)
+	var logs []*os.File
+	for i := range files {
+		path := filepath.Join(directory, fmt.Sprintf("shop_till-%d_0f3c/api/0.log", i))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			b.Fatal(err)
+		}
+		file, err := os.Create(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _ = file.Close() }()
+		logs = append(logs, file)
+	}
+	write := func(seconds int) (cpu float64) {
+		before := cpuSeconds()
+		tick := time.NewTicker(time.Second / perSecond)
+		defer tick.Stop()
+		for range seconds * perSecond {
+			now := time.Now()
+			for i, file := range logs {
+				text.Reset()
+				text.WriteString(now.Format("2006-01-02T15:04:05.000000000Z07:00") + " stdout F ")
+				writeBody(out, random, now, i)
+				out.WriteByte('\n')
+				_ = out.Flush()
+				if _, err := file.WriteString(text.String()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			<-tick.C
+		}
+		return cpuSeconds() - before
+	}
+	alone := write(3) / 3
+	start, stop := intoSpool(b, directory, &counting{})
+	start()
+	write(2) // what was there before
+	b.ResetTimer()
+	used := write(b.N) / float64(b.N)
+	b.StopTimer()
+	stop()
+	b.ReportMetric((used-alone)*100, "%core")
 }
 
 var _ consumer.Logs = (*counting)(nil)

@@ -10,12 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
 
 const (
-	positionFileVersion = 1
+	positionFileVersion = 2
 	// keepClosed is how many files that were read to their end are remembered
 	// per path, so that a rotated file is not taken for a new one. The kubelet
 	// keeps four.
@@ -39,6 +40,7 @@ type position struct {
 	Modified         int64     `json:"modified"`
 	Closed           bool      `json:"closed,omitempty"`
 	UnseenSince      int64     `json:"unseen_since,omitempty"` // Unix seconds
+	Former           bool      `json:"former,omitempty"`       // its inode holds another text now; a copy of its own may lie beside
 }
 
 func (p *position) id() fileID { return fileID{p.Device, p.Inode} }
@@ -73,15 +75,20 @@ var errCorruptPositions = errors.New("position file is corrupt")
 type positions struct {
 	path string
 
-	mu    sync.Mutex
-	table map[fileID]position
+	mu     sync.Mutex
+	table  map[fileID]position
+	former map[string][]position // by path: what inodes held before, oldest first
+}
+
+func newPositions(path string) *positions {
+	return &positions{path: path, table: map[fileID]position{}, former: map[string][]position{}}
 }
 
 // loadPositions reads the table. first says that there was no position file. A
 // corrupt file is moved aside, and the error, which wraps errCorruptPositions
 // and names the place, comes with an empty usable table.
 func loadPositions(path string) (p *positions, first bool, err error) {
-	p = &positions{path: path, table: map[fileID]position{}}
+	p = newPositions(path)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, true, nil
@@ -99,6 +106,10 @@ func loadPositions(path string) (p *positions, first bool, err error) {
 	}
 	now := time.Now().Unix()
 	for _, entry := range list {
+		if entry.Former {
+			p.former[entry.Path] = append(p.former[entry.Path], entry)
+			continue
+		}
 		if entry.UnseenSince == 0 {
 			entry.UnseenSince = now
 		}
@@ -175,7 +186,7 @@ func (p *positions) lastModified(path string) (time.Time, bool) {
 	return time.Unix(0, newest), found
 }
 
-// at lists the positions of a path.
+// at lists the positions of a path, also of texts that are elsewhere now.
 func (p *positions) at(path string) (list []position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +195,17 @@ func (p *positions) at(path string) (list []position) {
 			list = append(list, entry)
 		}
 	}
-	return list
+	return append(list, p.former[path]...)
+}
+
+// retire keeps the position of a text whose inode got another one.
+func (p *positions) retire(entry position) {
+	if entry.FingerprintBytes == 0 {
+		return
+	}
+	entry.Former, entry.Closed = true, true
+	kept := append(p.former[entry.Path], entry)
+	p.former[entry.Path] = kept[max(0, len(kept)-keepClosed):]
 }
 
 // apply advances the table.
@@ -193,6 +214,9 @@ func (p *positions) apply(marks []mark) {
 	defer p.mu.Unlock()
 	for i := range marks {
 		m := &marks[i]
+		if before, known := p.table[m.position.id()]; known && m.fresh {
+			p.retire(before)
+		}
 		if m.gone {
 			delete(p.table, m.position.id())
 			continue
@@ -226,6 +250,11 @@ func (p *positions) forgetOldClosed(path string) {
 func (p *positions) noteMissing(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for path := range p.former {
+		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+			delete(p.former, path)
+		}
+	}
 	for id, entry := range p.table {
 		if !entry.Closed {
 			continue
@@ -273,15 +302,63 @@ func (p *positions) encode(now time.Time) ([]byte, error) {
 		}
 		list = append(list, entry)
 	}
+	for _, entries := range p.former {
+		list = append(list, entries...)
+	}
 	p.mu.Unlock()
-	slices.SortFunc(list, func(a, b position) int {
+	slices.SortStableFunc(list, func(a, b position) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Inode, b.Inode))
 	})
-	files, err := json.Marshal(list)
+	files := []byte{'['}
+	for i := range list {
+		if i > 0 {
+			files = append(files, ',')
+		}
+		var err error
+		if files, err = list[i].appendJSON(files); err != nil {
+			return nil, err
+		}
+	}
+	files = append(files, ']')
+	content := fmt.Appendf(nil, `{"version":%d,"crc32c":"%s","files":`, positionFileVersion, checksum(files))
+	return append(append(content, files...), '}'), nil
+}
+
+// appendJSON writes what json.Marshal would: the table is written as often as
+// positions advance, and is as long as a node has files.
+func (p *position) appendJSON(out []byte) ([]byte, error) {
+	path, err := json.Marshal(p.Path)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(positionFile{Version: positionFileVersion, CRC32C: checksum(files), Files: files})
+	number := func(name string, n int64) { out = strconv.AppendInt(append(out, name...), n, 10) }
+	out = append(append(out, `{"path":`...), path...)
+	out = strconv.AppendUint(append(out, `,"device":`...), p.Device, 10)
+	out = strconv.AppendUint(append(out, `,"inode":`...), p.Inode, 10)
+	out = fmt.Appendf(out, `,"fingerprint":"%016x"`, uint64(p.Fingerprint))
+	number(`,"fingerprint_bytes":`, int64(p.FingerprintBytes))
+	number(`,"offset":`, p.Offset)
+	if p.Partial != nil {
+		number(`,"partial":[`, p.Partial[0])
+		number(`,`, p.Partial[1])
+		out = append(out, ']')
+	}
+	if p.Carried != nil {
+		number(`,"carried":[`, int64(p.Carried[0]))
+		number(`,`, int64(p.Carried[1]))
+		out = append(out, ']')
+	}
+	number(`,"modified":`, p.Modified)
+	if p.Closed {
+		out = append(out, `,"closed":true`...)
+	}
+	if p.UnseenSince != 0 {
+		number(`,"unseen_since":`, p.UnseenSince)
+	}
+	if p.Former {
+		out = append(out, `,"former":true`...)
+	}
+	return append(out, '}'), nil
 }
 
 func writeSynced(path string, content []byte) error {

@@ -33,11 +33,14 @@ type reader struct {
 	files    []*file // in the order they are read; predecessors first
 	atPath   map[string]*file
 	byID     map[fileID]*file
-	finished map[fileID]int64  // size of files read to their end
-	troubled map[string]string // path → error already said
+	finished map[fileID]finished   // files read to their end
+	done     map[string][]position // the last of them by path: what is in flight the table does not know
+	troubled map[string]string     // path → error already said
 	round    uint64
 	watcher  *watcher         // nil: poll
 	watched  bool             // every directory is
+	opened   uint64           // files opened at their path so far
+	troubles uint64           // how often reading failed so far
 	polling  map[string]bool  // directories said to be polled
 	swept    time.Time        // when positions of what is gone were last looked for
 	tick     <-chan time.Time // of PollInterval
@@ -45,6 +48,8 @@ type reader struct {
 
 	skippedFiles int // of a first start, not yet told
 	skippedBytes int64
+
+	reading *file // the one that read works on
 
 	batch        *batch
 	batchNumber  uint64
@@ -62,7 +67,7 @@ func newReader(config *Config, timing timing, logger *zap.Logger, telemetry *tel
 	return &reader{
 		config: config, timing: timing, logger: logger, telemetry: telemetry, delivery: delivery,
 		atPath: map[string]*file{}, byID: map[fileID]*file{}, troubled: map[string]string{},
-		finished: map[fileID]int64{}, polling: map[string]bool{},
+		finished: map[fileID]finished{}, done: map[string][]position{}, polling: map[string]bool{},
 		buffer: make([]byte, readQuantum),
 	}
 }
@@ -101,30 +106,33 @@ func (r *reader) readAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ticked := r.lookIfDue()
-		if more && !ticked {
+		looked := r.lookIfDue()
+		if more && !looked {
 			continue
 		}
 		if err := r.settle(ctx); err != nil {
 			return err
 		}
-		if err := r.cut(ctx); err != nil || !more {
+		if err := r.cut(ctx); err != nil || !more && !looked {
 			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 }
 
-// lookIfDue looks at the files when it is time; ticked says that a tick passed.
-func (r *reader) lookIfDue() (ticked bool) {
+// lookIfDue looks at the files when it is time, and says whether it did.
+func (r *reader) lookIfDue() bool {
 	select {
 	case <-r.tick:
 		r.lookAgain()
-		return true
 	case <-r.signals():
 		r.discover(false)
 	default:
+		return false
 	}
-	return false
+	return true
 }
 
 // sweep reads at most readQuantum bytes of each file; more says that a file has
@@ -140,12 +148,16 @@ func (r *reader) sweep(ctx context.Context) (more bool, err error) {
 			continue
 		}
 		if f.after != nil {
+			more = more || f.after.settled() && f.after.after == nil
 			continue
 		}
 		if f.settled() {
 			continue
 		}
-		if err := r.read(ctx, f); err != nil {
+		r.reading = f
+		err := r.read(ctx, f)
+		r.reading = nil
+		if err != nil {
 			return false, err
 		}
 		more = more || !f.settled()
@@ -196,6 +208,10 @@ func (r *reader) compare(f *file) (same bool) {
 	f.changed = false
 	if f.size < f.offset {
 		return false
+	}
+	if f.print.length == fingerprintMaxBytes && !f.settled() {
+		f.compared = f.modified // read makes sure, after it has read
+		return true
 	}
 	now, same, err := takeFingerprint(f.handle, f.print, f.size, &r.head)
 	if err != nil {
@@ -274,6 +290,7 @@ func (r *reader) damaged(f *file, end int64, err error) {
 // trouble tells of a file that cannot be read: once, until it can be again.
 func (r *reader) trouble(path string, err error) {
 	r.telemetry.readErrors.Add(context.Background(), 1)
+	r.troubles++
 	if r.troubled[path] == err.Error() {
 		return
 	}
@@ -355,7 +372,8 @@ func (r *reader) cut(ctx context.Context) error {
 	}
 	for _, f := range r.touched {
 		f.touched = false
-		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.gone()})
+		r.batch.marks = append(r.batch.marks, mark{position: f.position(), gone: f.gone(), fresh: f.fresh})
+		f.fresh = false
 	}
 	clear(r.touched)
 	r.touched = r.touched[:0]

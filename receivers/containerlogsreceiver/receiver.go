@@ -14,7 +14,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 )
 
-// timing are the waits no user has a reason to set; tests shorten them.
+// timing are the waits and bounds no user has a reason to set; tests lower them.
 type timing struct {
 	// saveGap is the least time between two writes of the position file.
 	saveGap time.Duration
@@ -25,16 +25,19 @@ type timing struct {
 	drainGrace time.Duration
 	// shutdownGrace bounds how long Shutdown waits for calls in flight.
 	shutdownGrace time.Duration
+	// maxDeleted bounds the unread bytes of deleted files held open.
+	maxDeleted int64
 	// retryInitial and retryMax bound the wait between two attempts.
 	retryInitial, retryMax time.Duration
 }
 
 func defaultTiming() timing {
 	return timing{
-		saveGap:       250 * time.Millisecond,
+		saveGap:       time.Second,
 		partialIdle:   5 * time.Second,
 		drainGrace:    5 * time.Second,
 		shutdownGrace: 10 * time.Second,
+		maxDeleted:    maxDeletedBytes,
 		retryInitial:  200 * time.Millisecond,
 		retryMax:      10 * time.Second,
 	}

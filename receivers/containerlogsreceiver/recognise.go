@@ -15,6 +15,8 @@ type recognised struct {
 	severityText []byte // aliases the record
 	traceID      pcommon.TraceID
 	spanID       pcommon.SpanID
+
+	noIDs bool // there is nothing that could be a trace id
 }
 
 // recognise looks for severity and trace context in a record: a JSON object,
@@ -24,6 +26,7 @@ func recognise(text []byte) (found recognised) {
 	if len(text) == 0 {
 		return found
 	}
+	found.noIDs = !mayHoldID(text)
 	if text[0] == '{' {
 		found.json(text, "", 0)
 		return found
@@ -34,10 +37,31 @@ func recognise(text []byte) (found recognised) {
 	if !found.logfmt(text) && !found.klog(text) {
 		found.words(text)
 	}
-	if found.traceID == (pcommon.TraceID{}) {
+	if !found.noIDs && found.traceID == (pcommon.TraceID{}) {
 		found.traceText(text)
 	}
 	return found
+}
+
+// mayHoldID says whether there may be a run of 16 or more hex digits, the least
+// an id takes: such a run covers two bytes that are eight apart from each other
+// and from the beginning, and all between them.
+func mayHoldID(text []byte) bool {
+	for i := 0; i+8 < len(text); i += 8 {
+		if hexValue[text[i+8]] > 15 {
+			i += 8 // neither this pair nor the next
+			continue
+		}
+		if hexValue[text[i]]|hexValue[text[i+2]]|hexValue[text[i+4]]|hexValue[text[i+6]] <= 15 {
+			return true
+		}
+	}
+	return false
+}
+
+// complete says that there is nothing more to look for.
+func (found *recognised) complete() bool {
+	return found.severityText != nil && (found.noIDs || found.traceID != (pcommon.TraceID{}) && found.spanID != (pcommon.SpanID{}))
 }
 
 // json looks at the members of an object and of the few nested objects that hold
@@ -48,7 +72,7 @@ func (found *recognised) json(text []byte, prefix string, depth int) {
 	if !scan.open() {
 		return
 	}
-	for scan.next() {
+	for !found.complete() && scan.next() {
 		if len(scan.key) > maxMemberName || len(scan.key) == 0 {
 			continue
 		}

@@ -19,6 +19,9 @@ func (found *recognised) logfmt(line []byte) bool {
 		return false
 	}
 	for range maxPairs {
+		if found.complete() {
+			break
+		}
 		line = bytes.TrimLeft(line, " \t")
 		n := keyLength(line)
 		if n == 0 { // not a pair: a word

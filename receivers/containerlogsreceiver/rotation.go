@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,12 +73,25 @@ func isDated(suffix string) bool {
 // a file that was truncated, and, if strangers is set, ones never seen that were
 // written to since then.
 func (r *reader) openSiblings(f *file, since time.Time, strangers bool) (opened bool) {
-	for _, s := range rotatedSiblings(f.path) {
-		if size, read := r.finished[s.id]; r.byID[s.id] != nil || read && size == s.size {
+	for range 3 {
+		some, vanished := r.openListed(f, rotatedSiblings(f.path), since, strangers)
+		opened = opened || some
+		if !vanished { // else it may have been compressed after it was listed
+			break
+		}
+	}
+	return opened
+}
+
+func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strangers bool) (opened, vanished bool) {
+	for _, s := range siblings {
+		if read, known := r.finished[s.id]; r.byID[s.id] != nil || known && read == (finished{s.size, s.modified.UnixNano()}) {
 			continue
 		}
 		rotated := r.open(s.path, f.path, false, time.Now())
 		if rotated == nil {
+			_, err := os.Stat(s.path)
+			vanished = vanished || errors.Is(err, fs.ErrNotExist)
 			continue
 		}
 		known := rotated.begin == beginSaved || rotated.begin == beginCopy
@@ -102,7 +116,7 @@ func (r *reader) openSiblings(f *file, since time.Time, strangers bool) (opened 
 		opened = true
 		r.logger.Info("reading rotated container log", zap.String("path", s.path), zap.Int64("offset", rotated.offset))
 	}
-	return opened
+	return opened, vanished
 }
 
 // truncated begins a file anew that was cut off or overwritten. If it was
@@ -114,6 +128,12 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 	}
 	if info, err := f.handle.Stat(); err == nil {
 		f.observe(info, time.Now())
+	}
+	// A sibling may be a copy of what was there before, or of what is there now.
+	f.was = f.print
+	var err error
+	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
+		r.trouble(f.path, err)
 	}
 	// What else rotated after a file left its path comes before its successor.
 	r.openSiblings(f, f.compared, !f.leaving)
@@ -127,9 +147,8 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 		}
 	}
 	f.offset, f.scanned, f.format, f.long = 0, 0, formatUnknown, longLine{}
-	f.large, f.changed, f.copied, f.compared = false, false, false, f.modified
-	f.pending = [2]pending{}
-	var err error
+	f.large, f.changed, f.copied, f.fresh, f.compared = false, false, false, true, f.modified
+	f.pending, f.was = [2]pending{}, fingerprint{}
 	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
 		r.trouble(f.path, err)
 	}
@@ -142,11 +161,21 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 // start.
 func (r *reader) resumeCopy(f *file) error {
 	for _, original := range r.files {
-		if original.path != f.path || original.copied || original.print.length == 0 ||
-			original.offset > f.size || !r.beginsAs(f, original.print) {
+		if original.path != f.path || original.copied {
 			continue
 		}
-		if original.size >= original.offset && r.beginsAs(original, original.print) {
+		print, truncated := original.print, original.was.length > 0
+		if truncated && print.length > 0 && r.beginsAs(f, print) {
+			f.begin = beginLiveCopy
+			return nil
+		}
+		if truncated {
+			print = original.was
+		}
+		if print.length == 0 || original.offset > f.size || !r.beginsAs(f, print) {
+			continue
+		}
+		if !truncated && original.size >= original.offset && r.beginsAs(original, print) {
 			f.begin = beginLiveCopy
 			return nil
 		}
@@ -155,14 +184,19 @@ func (r *reader) resumeCopy(f *file) error {
 		original.copied = true
 		return nil
 	}
-	for _, saved := range r.delivery.positions.at(f.path) {
-		print, open := saved.fingerprint(), r.byID[saved.id()]
-		if print.length > 0 && saved.Offset <= f.size && r.beginsAs(f, print) && (open == nil || !r.beginsAs(open, print)) {
-			f.begin, f.offset, f.scanned = beginCopy, saved.Offset, saved.Offset
-			return r.replay(f, &saved)
+	var furthest *position
+	for _, known := range append(r.delivery.positions.at(f.path), r.done[f.path]...) {
+		print, open := known.fingerprint(), r.byID[known.id()]
+		if print.length > 0 && known.Offset <= f.size && (furthest == nil || known.Offset > furthest.Offset) &&
+			r.beginsAs(f, print) && (open == nil || !r.beginsAs(open, print)) {
+			furthest = &known
 		}
 	}
-	return nil
+	if furthest == nil {
+		return nil
+	}
+	f.begin, f.offset, f.scanned = beginCopy, furthest.Offset, furthest.Offset
+	return r.replay(f, furthest)
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -266,6 +300,10 @@ func (r *reader) replayText(f *file, text []byte, at int64, partial *[2]int64) b
 	return true
 }
 
+// finished is what a file was when it had been read to its end: its size on disk
+// and when it was written to.
+type finished struct{ size, modified int64 }
+
 // maxFinished bounds the memory of which files were read to their end.
 const maxFinished = 4096
 
@@ -342,9 +380,21 @@ func (r *reader) noteFinished(f *file) {
 	if len(r.finished) >= maxFinished {
 		clear(r.finished)
 	}
-	r.finished[f.id] = f.size
+	size := f.size
 	if f.gzip {
-		r.finished[f.id] = f.stored
+		size = f.stored
+	}
+	r.finished[f.id] = finished{size, f.modified.UnixNano()}
+	list := append(r.done[f.path], f.position())
+	r.done[f.path] = list[max(0, len(list)-keepClosed):]
+}
+
+// forgetMissing forgets the files of directories that are gone.
+func (r *reader) forgetMissing() {
+	for path := range r.done {
+		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+			delete(r.done, path)
+		}
 	}
 }
 
@@ -352,7 +402,9 @@ func (r *reader) noteFinished(f *file) {
 func (r *reader) forget(f *file) {
 	_ = f.handle.Close()
 	f.handle = nil
-	delete(r.byID, f.id)
+	if r.byID[f.id] == f {
+		delete(r.byID, f.id)
+	}
 	if at := slices.Index(r.files, f); at >= 0 {
 		r.files = slices.Delete(r.files, at, at+1)
 	}

@@ -268,6 +268,32 @@ func TestFilesThatRotateWhileThePipelineRefusesAreHeldOpen(t *testing.T) {
 	n.expect(want...)
 }
 
+func TestDeletedFilesHeldOpenAreBoundedAndTheLossIsSaid(t *testing.T) {
+	n := newNode(t)
+	n.timing.maxDeleted = 50_000
+	n.config.Batch.MaxLines = 10
+	n.sink.setRefuse(func(plog.Logs) error { return errRefused })
+	path := n.log("api")
+	w := newWriter(t, path)
+	first := w.lines("generation 0", 0, 500)
+	n.start()
+	require.Eventually(t, func() bool { return n.sink.attempts() > 0 }, 20*time.Second, time.Millisecond)
+	for i := 1; i < 6; i++ { // about 30 kB each
+		rotated := fmt.Sprintf("%s.%d", path, i)
+		require.NoError(t, os.Rename(path, rotated))
+		w.reopen()
+		w.lines(fmt.Sprintf("generation %d", i), 0, 500)
+		require.Eventually(t, func() bool { return n.counter("longhaul_containerlogs_files") == int64(i+1) }, 20*time.Second, time.Millisecond)
+		require.NoError(t, os.Remove(rotated))
+	}
+	last := w.lines("last", 0, 10)
+	require.Eventually(t, func() bool { return n.counter("longhaul_containerlogs_abandoned_bytes") > 50_000 }, 20*time.Second, time.Millisecond)
+	n.sink.setRefuse(nil)
+	n.expectNoneMissing(append(first, last...)...)
+	require.NotEmpty(t, n.logs.FilterMessageSnippet("what was unread is lost").All())
+	require.Eventually(t, func() bool { return n.counter("longhaul_containerlogs_files") == 1 }, 20*time.Second, time.Millisecond)
+}
+
 func TestSymbolicLinksAreFollowed(t *testing.T) {
 	n := newNode(t)
 	data := filepath.Join(filepath.Dir(n.pods), "docker")

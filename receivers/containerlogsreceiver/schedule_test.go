@@ -49,8 +49,8 @@ type schedule struct {
 	running       bool
 	kills, copies bool
 	repeats       int // how often a line may come too much
-	rotations     int
-	plain         []string // rotated files that are not compressed
+
+	plain []string // rotated files that are not compressed
 }
 
 func newSchedule(t *testing.T, seed uint64) *schedule {
@@ -211,7 +211,7 @@ func (s *schedule) await() {
 		}
 		if time.Now().After(deadline) {
 			slices.Sort(missing)
-			s.fail(fmt.Sprintf("%d lines are lost, such as %.5q", len(missing), missing))
+			s.fail(fmt.Sprintf("%d lines are lost, such as %.60q", len(missing), missing[:min(5, len(missing))]))
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

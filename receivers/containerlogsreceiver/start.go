@@ -41,6 +41,7 @@ func (r *reader) firstOffset(f *file, now time.Time) error {
 	}
 	// Noted at once: after a kill this is no first start any more.
 	r.delivery.positions.apply([]mark{{position: f.position()}})
+	f.fresh = false
 	return nil
 }
 

@@ -17,6 +17,7 @@ type telemetry struct {
 	invalidUTF8 metric.Int64Counter
 	dropped     metric.Int64Counter
 	skipped     metric.Int64Counter
+	abandoned   metric.Int64Counter
 	readErrors  metric.Int64Counter
 	files       metric.Int64Gauge
 }
@@ -44,6 +45,8 @@ func newTelemetry(provider metric.MeterProvider) (*telemetry, error) {
 			"Lines lost because the pipeline refused their batch for good (a permanent error)."),
 		skipped: counter("longhaul_containerlogs_skipped_bytes", "By",
 			"Bytes of old log lines that the very first start left unread (start_at)."),
+		abandoned: counter("longhaul_containerlogs_abandoned_bytes", "By",
+			"Bytes of deleted log files that were closed unread, because more than 1 GiB of such files was held open."),
 		readErrors: counter("longhaul_containerlogs_read_errors", "{error}",
 			"Failed attempts to open, inspect or read a log file or directory; each is tried again."),
 	}

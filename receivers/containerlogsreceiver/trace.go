@@ -25,7 +25,8 @@ const (
 )
 
 var (
-	exceptionWords  = [][]byte{[]byte("Exception"), []byte("Error"), []byte("Throwable")}
+	exceptionWord   = []byte("Exception")
+	errorWord       = []byte("Error")
 	pythonHead      = []byte("Traceback (most recent call last):")
 	pythonGroupHead = []byte("Exception Group Traceback (most recent call last):")
 	pythonDuring    = []byte("During handling of the above exception, another exception occurred:")
@@ -49,7 +50,7 @@ func beginsTrace(line []byte) trace {
 		return tracePanic
 	case bytes.HasPrefix(line, goroutineHead) && bytes.HasSuffix(line, goroutineTail):
 		return traceGoroutine
-	case isFrame(line), namesException(line), hasPrefix(line, "Caused by: "):
+	case isFrame(line), namesException(line), hasPrefix(line, "Caused by: "), hasPrefix(line, "java.lang.Throwable"):
 		return traceException
 	}
 	return noTrace
@@ -73,22 +74,24 @@ func (t trace) next(line []byte) trace {
 	return noTrace
 }
 
-// namesException looks for a word that ends in Exception, Error or Throwable
-// before a colon or the end of the line, as in "java.io.IOException: broken pipe".
+// namesException looks for a word that ends in Exception or Error before a colon
+// or the end of the line, as in "java.io.IOException: broken pipe".
 func namesException(line []byte) bool {
-	for _, word := range exceptionWords {
-		for rest := line; ; {
-			i := bytes.Index(rest, word)
-			if i < 0 {
-				break
-			}
-			rest = rest[i+len(word):]
-			if len(rest) == 0 || rest[0] == ':' || (len(rest) == 1 && rest[0] == '\r') {
-				return true
-			}
+	for {
+		i := bytes.IndexByte(line, 'E') // rare, and so the fastest to look for
+		if i < 0 {
+			return false
 		}
+		line = line[i:]
+		rest, found := bytes.CutPrefix(line, exceptionWord)
+		if !found {
+			rest, found = bytes.CutPrefix(line, errorWord)
+		}
+		if found && (len(rest) == 0 || rest[0] == ':' || (len(rest) == 1 && rest[0] == '\r')) {
+			return true
+		}
+		line = line[1:]
 	}
-	return false
 }
 
 // isFrame knows "\tat com.shop.Till.open(Till.java:17)", "   at Shop.Till.Open() in

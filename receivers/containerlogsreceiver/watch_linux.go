@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,8 @@ type watcher struct {
 	inotify *os.File
 	fd      int
 	changed chan struct{} // holds one; the events themselves are not kept
+	ignored string        // names that begin so are of no interest
+	gap     atomic.Int64  // ns, the least time between two signals
 	stop    chan struct{}
 	ended   sync.WaitGroup
 }
@@ -24,8 +27,6 @@ type watcher struct {
 const (
 	watchEvents = unix.IN_CREATE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_DELETE |
 		unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
-	// watchGap is the least time between two signals: events come in swarms.
-	watchGap = 20 * time.Millisecond
 )
 
 // watchable are the file systems whose every change the kernel tells. On others
@@ -38,12 +39,14 @@ var watchable = map[int64]bool{
 // errNotWatchable says that a directory must be polled.
 var errNotWatchable = errors.New("the file system does not tell of every change")
 
-func newWatcher() (*watcher, error) {
+// newWatcher makes a watcher that is silent about names that begin with ignored.
+func newWatcher(ignored string) (*watcher, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
-	w := &watcher{fd: fd, inotify: os.NewFile(uintptr(fd), "inotify"), changed: make(chan struct{}, 1), stop: make(chan struct{})}
+	w := &watcher{fd: fd, inotify: os.NewFile(uintptr(fd), "inotify"), changed: make(chan struct{}, 1), ignored: ignored, stop: make(chan struct{})}
+	w.gap.Store(int64(watchGap))
 	w.ended.Go(w.read)
 	return w, nil
 }
@@ -69,7 +72,7 @@ func (w *watcher) read() {
 		if err != nil {
 			return
 		}
-		if !relevant(buffer[:n]) {
+		if !relevant(buffer[:n], w.ignored) {
 			continue
 		}
 		select {
@@ -77,25 +80,30 @@ func (w *watcher) read() {
 		default:
 		}
 		select {
-		case <-time.After(watchGap):
+		case <-time.After(time.Duration(w.gap.Load())):
 		case <-w.stop:
 			return
 		}
 	}
 }
 
-// relevant says that events tell of more than the end of a watch. An overflow of
-// the kernel's queue is relevant: something was missed.
-func relevant(events []byte) bool {
+// relevant says that events tell of more than the end of a watch and of names
+// that are of no interest. An overflow of the kernel's queue is relevant:
+// something was missed.
+func relevant(events []byte, ignored string) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
-		if mask := binary.NativeEndian.Uint32(events[4:]); mask&unix.IN_IGNORED == 0 {
+		mask := binary.NativeEndian.Uint32(events[4:])
+		next := min(unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(events[12:])), len(events))
+		if mask&unix.IN_IGNORED == 0 && !hasPrefix(events[unix.SizeofInotifyEvent:next], ignored) {
 			return true
 		}
-		next := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
-		events = events[min(next, len(events)):]
+		events = events[next:]
 	}
 	return false
 }
+
+// slowDown makes signals come as seldom as what they cause asks for.
+func (w *watcher) slowDown(gap time.Duration) { w.gap.Store(int64(max(gap, watchGap))) }
 
 func (w *watcher) close() {
 	close(w.stop)

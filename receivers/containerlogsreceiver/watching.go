@@ -2,9 +2,12 @@ package containerlogsreceiver
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,9 +17,20 @@ import (
 // watched and nothing was told.
 const lookAnyway = 30 * time.Second
 
+const (
+	// watchGap is the least time between two looks that events ask for: they come
+	// in swarms.
+	watchGap = 20 * time.Millisecond
+	// watchShare is how much longer than a look the time between two is at least,
+	// so that a busy directory costs at most a fiftieth of a core.
+	watchShare = 50
+	// maxWatchGap bounds that time: a look may have been slow for once.
+	maxWatchGap = time.Second
+)
+
 // startWatching begins to watch directories; without that they are polled.
 func (r *reader) startWatching() {
-	w, err := newWatcher()
+	w, err := newWatcher(filepath.Base(r.config.PositionFile))
 	if err != nil {
 		r.logger.Info("directories of container logs are polled: they cannot be watched", zap.Error(err))
 		return
@@ -32,6 +46,17 @@ func (r *reader) signals() <-chan struct{} {
 	return r.watcher.changed
 }
 
+// lookSoon asks for another look.
+func (r *reader) lookSoon() {
+	if r.watcher == nil {
+		return
+	}
+	select {
+	case r.watcher.changed <- struct{}{}:
+	default:
+	}
+}
+
 // watchDirectories watches every directory in which something may come to match
 // a pattern: those a pattern's beginnings lead to, from the top, so that nothing
 // comes between looking and watching unnoticed. It reports whether all of them
@@ -42,7 +67,11 @@ func (r *reader) watchDirectories() (all bool) {
 	}
 	all = true
 	watch := func(directory string) {
-		if err := r.watcher.watch(directory); err != nil {
+		err := r.watcher.watch(directory)
+		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrNotExist) {
+			return // a file that a pattern for directories matches, or gone meanwhile
+		}
+		if err != nil {
 			all = false
 			if !r.polling[directory] {
 				if len(r.polling) > maxTroubled {
@@ -117,10 +146,14 @@ func (r *reader) observeAll(now time.Time) {
 		if f.failed {
 			f.failed, f.scanned = false, f.offset
 		}
+		if f.givenUp {
+			continue
+		}
 		if info, err := f.handle.Stat(); err != nil {
 			r.trouble(f.path, err)
 		} else {
 			f.observe(info, now)
 		}
 	}
+	r.boundDeleted(r.timing.maxDeleted)
 }

@@ -27,7 +27,7 @@ func TestDirectoryLevels(t *testing.T) {
 func watchOnly(t *testing.T) *node {
 	n := newNode(t)
 	n.config.PollInterval = time.Minute
-	w, err := newWatcher()
+	w, err := newWatcher("positions")
 	if err != nil {
 		t.Skip(err)
 	}
