@@ -15,14 +15,24 @@ func TestCodecGivesBackTheSameBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("any", func(t *testing.T) { givesBackTheSameBytes(t, codec, codec) })
+	for _, signal := range Signals {
+		t.Run(signal.String(), func(t *testing.T) { givesBackTheSameBytes(t, CodecFor(signal), codec) })
+	}
+}
+
+func givesBackTheSameBytes(t *testing.T, writer, reader Codec) {
+	if writer.ID() != reader.ID() {
+		t.Fatalf("written as %s, read as %s", writer.ID(), reader.ID())
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		otlp := bytes.Repeat(rapid.SliceOf(rapid.Byte()).Draw(t, "otlp"), rapid.IntRange(1, 200).Draw(t, "times"))
 		before := rapid.SliceOf(rapid.Byte()).Draw(t, "before")
-		payload, err := codec.Encode(bytes.Clone(before), otlp)
+		payload, err := writer.Encode(bytes.Clone(before), otlp)
 		if err != nil || !bytes.HasPrefix(payload, before) {
 			t.Fatalf("encode: %v", err)
 		}
-		got, err := codec.Decode(bytes.Clone(before), payload[len(before):], len(otlp))
+		got, err := reader.Decode(bytes.Clone(before), payload[len(before):], len(otlp))
 		if err != nil || !bytes.Equal(got, append(bytes.Clone(before), otlp...)) {
 			t.Fatalf("decoded %d bytes of %d: %v", len(got)-len(before), len(otlp), err)
 		}
