@@ -31,28 +31,29 @@ type batcher struct {
 	open   *batch
 	closed bool
 
-	sealed  chan *batch // to write, in order; unbuffered: callers wait
-	writing sync.WaitGroup
-	payload []byte // the writer's, used again for every frame
+	sealed  chan *batch // to encode, in order; unbuffered: callers wait
+	working sync.WaitGroup
 }
 
 // batch is one frame to be. done is closed after err is set.
 type batch struct {
-	otlp  []byte
-	items int
-	times timeRange
-	timer *time.Timer
-	eager bool // it has enough items and waits only a moment
-	done  chan struct{}
-	err   error
+	part
+	timer  *time.Timer
+	eager  bool // it has enough items and waits only a moment
+	frames []encoded
+	done   chan struct{}
+	err    error
+}
+
+// encoded is what a batch is written as: one frame, mostly.
+type encoded struct {
+	header   frame.Header
+	payload  []byte
+	tooLarge bool // for the hub: an item to be counted as lost
 }
 
 func newBatcher(signal frame.Signal, config *Config, telemetry *telemetry, log *zap.Logger) *batcher {
-	codec, err := frame.CodecByID(frame.OTLPZstd)
-	if err != nil {
-		panic(err) // the codec is part of this program
-	}
-	return &batcher{signal: signal, config: config, codec: codec, telemetry: telemetry, log: log}
+	return &batcher{signal: signal, config: config, codec: frame.CodecFor(signal), telemetry: telemetry, log: log}
 }
 
 func (b *batcher) start(sp *spool.Spool) {
@@ -61,15 +62,38 @@ func (b *batcher) start(sp *spool.Spool) {
 	b.closed = false
 	sealed := make(chan *batch)
 	b.sealed = sealed
-	b.writing.Go(func() {
+	// While one batch is synced the next is encoded: each has its payload buffer.
+	written := make(chan *batch)
+	buffers := make(chan []byte, 2)
+	buffers <- nil
+	buffers <- nil
+	b.working.Go(func() {
+		defer close(written)
 		for full := range sealed {
-			full.err = b.write(context.Background(), sp, full.otlp, full.items, full.times)
+			full.frames, full.err = b.encode(nil, <-buffers, full.part)
+			written <- full
+		}
+	})
+	b.working.Go(func() {
+		for full := range written {
+			if full.err == nil {
+				full.err = b.write(context.Background(), sp, full.frames)
+			}
 			if full.err != nil {
 				b.telemetry.refused(b.signal, full.items)
 			}
 			close(full.done)
+			buffers <- full.buffer()
 		}
 	})
+}
+
+// buffer is the batch's payload buffer, to be used again.
+func (b *batch) buffer() []byte {
+	if len(b.frames) == 1 {
+		return b.frames[0].payload
+	}
+	return nil // a batch that was split: rare, and its parts are small
 }
 
 // shutdown writes the open batch and waits until it is durable.
@@ -81,7 +105,7 @@ func (b *batcher) shutdown() {
 		close(b.sealed)
 	}
 	b.mu.Unlock()
-	b.writing.Wait()
+	b.working.Wait()
 }
 
 // add puts a request into the open batch and waits until that is durable. When
@@ -110,7 +134,7 @@ func (b *batcher) join(otlp []byte, items int, times timeRange) (*batch, error) 
 		b.seal(b.open)
 	}
 	if b.open == nil {
-		fresh := &batch{times: times, done: make(chan struct{})}
+		fresh := &batch{part: part{times: times}, done: make(chan struct{})}
 		fresh.timer = time.AfterFunc(b.config.Batch.Delay, func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -131,8 +155,8 @@ func (b *batcher) join(otlp []byte, items int, times timeRange) (*batch, error) 
 	return mine, nil
 }
 
-// seal hands the batch to the writer, if it is the open one. It blocks, with the
-// lock held, while the writer is busy with the batch before: nobody may overtake.
+// seal hands the batch on to be encoded, if it is the open one. It blocks, with the
+// lock held, while the batches before are encoded and written: nobody may overtake.
 func (b *batcher) seal(full *batch) {
 	if full == nil || b.open != full {
 		return
@@ -142,44 +166,50 @@ func (b *batcher) seal(full *batch) {
 	b.sealed <- full
 }
 
-// write makes a frame of a batch and appends it to the spool. A frame too large
-// for the hub is split; a single item that is too large is counted as lost.
-func (b *batcher) write(ctx context.Context, sp *spool.Spool, otlp []byte, items int, times timeRange) error {
-	payload, err := b.codec.Encode(b.payload[:0], otlp)
-	b.payload = payload
+// encode appends the frames of p. One too large for the hub is split. The first
+// payload is written into buffer.
+func (b *batcher) encode(frames []encoded, buffer []byte, p part) ([]encoded, error) {
+	payload, err := b.codec.Encode(buffer[:0], p.otlp)
 	if err != nil {
-		return fmt.Errorf("encode %d %s items: %w", items, b.signal, err)
-	}
-	if len(payload)+frame.HeaderSize+frame.TrailerSize > int(b.config.Ship.MaxFrameBytes) {
-		return b.writeHalves(ctx, sp, otlp, items)
+		return frames, fmt.Errorf("encode %d %s items: %w", p.items, b.signal, err)
 	}
 	header := frame.Header{
-		Codec: b.codec.ID(), Signal: b.signal, Class: frame.Live, Items: uint32(items),
-		First: times.first, Last: times.last, Uncompressed: uint32(len(otlp)),
+		Codec: b.codec.ID(), Signal: b.signal, Class: frame.Live, Items: uint32(p.items),
+		First: p.times.first, Last: p.times.last, Uncompressed: uint32(len(p.otlp)),
 	}
-	if _, err = sp.Append(ctx, header, payload); err != nil {
-		return fmt.Errorf("write to the spool: %w", err)
+	switch {
+	case len(payload)+frame.HeaderSize+frame.TrailerSize <= int(b.config.Ship.MaxFrameBytes):
+		return append(frames, encoded{header: header, payload: payload}), nil
+	case p.items == 1:
+		return append(frames, encoded{header: header, tooLarge: true}), nil
 	}
-	b.telemetry.spooled(b.signal, items, len(otlp), len(payload)+frame.HeaderSize+frame.TrailerSize)
-	return nil
-}
-
-func (b *batcher) writeHalves(ctx context.Context, sp *spool.Spool, otlp []byte, items int) error {
-	if items == 1 {
-		sp.Lose(b.signal, frame.TooLarge, 1)
-		b.telemetry.lost(b.signal, 1)
-		b.log.Error("an item is too large for the hub and is lost; it is counted (raise ship::max_frame_bytes and the hub's max_payload to keep such items)",
-			zap.Stringer("signal", b.signal), zap.Int("otlp_bytes", len(otlp)), zap.Stringer("max_frame_bytes", b.config.Ship.MaxFrameBytes))
-		return nil
-	}
-	halves, err := split(b.signal, otlp, items)
+	halves, err := split(b.signal, p.otlp, p.items)
 	if err != nil {
-		return fmt.Errorf("split %d %s items: %w", items, b.signal, err)
+		return frames, fmt.Errorf("split %d %s items: %w", p.items, b.signal, err)
 	}
 	for _, half := range halves {
-		if err := b.write(ctx, sp, half.otlp, half.items, half.times); err != nil {
-			return err
+		if frames, err = b.encode(frames, nil, half); err != nil {
+			return frames, err
 		}
+	}
+	return frames, nil
+}
+
+// write appends a batch's frames to the spool and counts as lost what fits in none.
+func (b *batcher) write(ctx context.Context, sp *spool.Spool, frames []encoded) error {
+	for _, f := range frames {
+		items, otlpBytes := int(f.header.Items), int(f.header.Uncompressed)
+		if f.tooLarge {
+			sp.Lose(b.signal, frame.TooLarge, uint64(items))
+			b.telemetry.lost(b.signal, items)
+			b.log.Error("an item is too large for the hub and is lost; it is counted (raise ship::max_frame_bytes and the hub's max_payload to keep such items)",
+				zap.Stringer("signal", b.signal), zap.Int("otlp_bytes", otlpBytes), zap.Stringer("max_frame_bytes", b.config.Ship.MaxFrameBytes))
+			continue
+		}
+		if _, err := sp.Append(ctx, f.header, f.payload); err != nil {
+			return fmt.Errorf("write to the spool: %w", err)
+		}
+		b.telemetry.spooled(b.signal, items, otlpBytes, len(f.payload)+frame.HeaderSize+frame.TrailerSize)
 	}
 	return nil
 }
