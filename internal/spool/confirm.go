@@ -37,11 +37,7 @@ func (s *Spool) Confirm(id frame.Lane, upTo uint64) {
 	var partCounts counts
 	counted := false
 	if part != nil {
-		if f, err := s.opts.fs.OpenFile(v.path, os.O_RDONLY); err == nil {
-			partCounts, err = v.countTo(f, upTo)
-			counted = err == nil
-			f.Close()
-		}
+		partCounts, counted = s.countFile(&v, upTo)
 	}
 
 	s.mu.Lock()
@@ -76,6 +72,17 @@ func (s *Spool) Confirm(id frame.Lane, upTo uint64) {
 	if backlog {
 		l.ledger.close() // many lanes must not mean many open files
 	}
+}
+
+// countFile measures the frames of a segment numbered upTo or lower.
+func (s *Spool) countFile(v *view, upTo uint64) (sum counts, ok bool) {
+	f, err := s.opts.fs.OpenFile(v.path, os.O_RDONLY)
+	if err != nil {
+		return counts{}, false
+	}
+	defer f.Close()
+	sum, err = v.countTo(f, upTo)
+	return sum, err == nil
 }
 
 // oldestFrame remembers the answer of OldestTime for a lane.

@@ -169,3 +169,56 @@ func TestAGapIsCountedFromTheFramesAtItsEnds(t *testing.T) {
 		closeSpool(t, s)
 	}
 }
+
+// Whatever byte of whatever file is hit: what cannot be read any more is named,
+// in sealed lanes too, and nothing is named twice by starting again.
+func TestDamageAnywhereInLanesIsNamed(t *testing.T) {
+	whole := t.TempDir()
+	o := Options{Dir: whole, SegmentBytes: 2 << 10}
+	s := open(t, o)
+	for lane := range 3 {
+		for i := 1; i <= 15; i++ {
+			add(t, s, frame.Logs, i, 100+i*20)
+		}
+		s.Confirm(s.Live(frame.Logs), 4)
+		if lane < 2 {
+			seal(t, s, frame.Logs)
+		}
+	}
+	closeSpool(t, s)
+	const owed = 3 * (15*16/2 - 4*5/2) // items not confirmed
+	var files []string
+	for _, pattern := range []string{"*.json", "logs-*/*"} {
+		matches, _ := filepath.Glob(filepath.Join(whole, pattern))
+		files = append(files, matches...)
+	}
+	for seed := range uint64(150) {
+		random := rand.New(rand.NewPCG(seed, 9))
+		o.Dir = copyDir(t, whole)
+		done := ""
+		for range 1 + random.IntN(2) {
+			name, _ := filepath.Rel(whole, files[random.IntN(len(files))])
+			done += breakFile(t, random, filepath.Join(o.Dir, name))
+		}
+		var before uint64
+		for start := range 2 {
+			s := open(t, o)
+			var read uint64
+			for _, id := range s.Lanes() {
+				for _, r := range readAll(t, s, id, 0, 0) {
+					read += uint64(r.Header.Items)
+				}
+			}
+			lost := lostItems(s)
+			if read+lost < owed {
+				t.Fatalf("seed %d, start %d:%s: %d items read and %d named lost of %d\n%+v", seed, start, done, read, lost, owed, s.Stats())
+			}
+			if start > 0 && lost != before {
+				t.Fatalf("seed %d:%s: %d items lost, after another start %d", seed, done, before, lost)
+			}
+			before = lost
+			checkIdentity(t, s)
+			closeSpool(t, s)
+		}
+	}
+}
