@@ -316,6 +316,28 @@ func TestAHoleIsAskedForAndNothingOvertakes(t *testing.T) {
 	}
 }
 
+// A lane with two holes shows the second when the first is filled, a moment after
+// the edge was asked. It is asked again without having to say hello.
+func TestASecondHoleIsAskedForSoonAfterTheFirst(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	asked := f.confirmations(store1)
+	f.publish(store1, encode(t, 1, 1))
+	f.publish(store1, encode(t, 3, 1))
+	f.publish(store1, encode(t, 5, 1))
+	eventually(t, "the edge is asked for 2", func() bool { _, resend := asked(); return resend == 2 })
+	f.publish(store1, encode(t, 2, 1), jetstream.MsgIDHeader, "again/2")
+	f.publish(store1, encode(t, 3, 1), jetstream.MsgIDHeader, "again/3")
+	f.publish(store1, encode(t, 5, 1), jetstream.MsgIDHeader, "again/5")
+	eventually(t, "the edge is asked for 4", func() bool { _, resend := asked(); return resend == 4 })
+	f.publish(store1, encode(t, 4, 1))
+	f.publish(store1, encode(t, 5, 1), jetstream.MsgIDHeader, "yet again/5")
+	eventually(t, "all are there, once and in order", func() bool {
+		return slices.Equal(b.got(), lines(store1, 1, 2, 3, 4, 5))
+	})
+}
+
 func TestAGapTheEdgeNamesIsPassed(t *testing.T) {
 	h, b := startHub(t), &backend{}
 	startReceiver(t, h.ClientURL(), b)

@@ -3,6 +3,7 @@ package natsreceiver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -32,6 +33,9 @@ type suspects struct {
 	*core
 	mu      sync.Mutex
 	waiting map[custody.Spool]map[frame.Lane]*suspicion
+	// dropped are lanes that frames came too early for since the edge was last asked
+	// for those before them: the highest number of such a frame.
+	dropped map[custody.Key]uint64
 }
 
 type suspicion struct {
@@ -42,7 +46,7 @@ type suspicion struct {
 }
 
 func newSuspects(c *core) *suspects {
-	return &suspects{core: c, waiting: make(map[custody.Spool]map[frame.Lane]*suspicion)}
+	return &suspects{core: c, waiting: make(map[custody.Spool]map[frame.Lane]*suspicion), dropped: make(map[custody.Key]uint64)}
 }
 
 // renew takes in what is suspect of a spool by its latest hello; what no longer
@@ -74,6 +78,7 @@ func (s *suspects) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		s.askAgain(time.Now())
 		for _, signal := range frame.Signals {
 			due := s.due(signal, time.Now())
 			if len(due) == 0 {
@@ -83,6 +88,51 @@ func (s *suspects) run(ctx context.Context) {
 				s.log.Debug("cannot ask the hub what it holds", zap.Error(err))
 			}
 		}
+	}
+}
+
+// wants asks the edge for the frames before one that came too early and is
+// dropped: now, or when resendInterval has passed since it was last asked. A lane
+// with several holes shows the next only when the one before is dealt with.
+func (s *suspects) wants(key custody.Key, have uint64) {
+	if s.ask(key, have, time.Now()) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropped[key] = max(s.dropped[key], have)
+}
+
+// ask reports whether the lane needs no further request: it was asked for now, or
+// nothing below have is missing any more.
+func (s *suspects) ask(key custody.Key, have uint64, now time.Time) bool {
+	if s.ledger.Taken(key) >= have {
+		return true
+	}
+	if s.ledger.AskedWithin(key, resendInterval, now) {
+		return false
+	}
+	from := s.ledger.Wanted(key)
+	s.log.Warn("frames are missing on the hub; the edge is asked for them",
+		zap.Stringer("origin", key.Origin), zap.Stringer("lane", key.Lane), zap.Uint64("from", from), zap.Uint64("have", have))
+	s.settler.ask(key, from)
+	return true
+}
+
+// askAgain asks for what was too soon to be asked for when its frames were dropped.
+func (s *suspects) askAgain(now time.Time) {
+	s.mu.Lock()
+	dropped := maps.Clone(s.dropped)
+	s.mu.Unlock()
+	for key, have := range dropped {
+		if !s.ask(key, have, now) {
+			continue
+		}
+		s.mu.Lock()
+		if s.dropped[key] == have {
+			delete(s.dropped, key)
+		}
+		s.mu.Unlock()
 	}
 }
 
@@ -140,11 +190,5 @@ func (s *suspects) conclude(one *suspicion) {
 		s.ledger.Empty(one.Key, one.Lane.Next, one.Lane.Before, one.Lost, now)
 		return
 	}
-	if s.ledger.Taken(one.Key) >= one.Lane.Shipped || s.ledger.AskedWithin(one.Key, resendInterval, now) {
-		return
-	}
-	from := s.ledger.Wanted(one.Key)
-	s.log.Warn("the hub has lost frames; the edge is asked for them",
-		zap.Stringer("origin", one.Key.Origin), zap.Stringer("lane", one.Key.Lane), zap.Uint64("from", from), zap.Uint64("to", one.Lane.Shipped))
-	s.settler.ask(one.Key, from)
+	s.ask(one.Key, one.Lane.Shipped, now)
 }

@@ -134,12 +134,7 @@ func (w *worker) early(a *arrival) {
 		w.settler.giveBack(a, earlyWait)
 		return
 	}
-	if !w.ledger.AskedWithin(a.key, resendInterval, time.Now()) {
-		from := w.ledger.Wanted(a.key)
-		w.log.Warn("frames are missing on the hub; the edge is asked for them",
-			zap.Stringer("origin", a.key.Origin), zap.Stringer("lane", a.key.Lane), zap.Uint64("from", from), zap.Uint64("have", a.header.Number))
-		w.settler.ask(a.key, from)
-	}
+	w.suspects.wants(a.key, a.header.Number)
 	w.settler.drop(a)
 }
 
