@@ -55,11 +55,8 @@ func readIdentity(fsys fileSystem, path string) (id identityFile, place string, 
 	if json.Unmarshal(text, &id) != nil || id.Check != id.check() {
 		return identityFile{}, "", false, nil
 	}
-	if id.Check2 != id.check2() { // edited, or damaged: what it says of its place is not to be relied on
-		id.Place, id.Boot = "", ""
-		if id.Check2 == "" { // one of an older longhaul
-			id.Owner = ""
-		}
+	if id.Check2 != id.check2() { // damaged, or of an older longhaul: an owner misread must not be taken for another's
+		id.Owner, id.Place, id.Boot = "", "", ""
 	}
 	if f, err := fsys.OpenFile(path, os.O_RDONLY); err == nil {
 		place = f.Identity()

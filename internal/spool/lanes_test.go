@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -224,6 +225,35 @@ func TestAnothersSpoolIsRefusedAndCanBeAdopted(t *testing.T) {
 	closeSpool(t, s)
 	if _, err := Open(o); !errors.Is(err, ErrNotOwner) {
 		t.Fatalf("the former owner opens it: %v", err)
+	}
+}
+
+// A name misread is not another's: the spool opens, whatever byte of it is damaged.
+func TestADamagedOwnerDoesNotLockItsSpool(t *testing.T) {
+	o := Options{Dir: t.TempDir(), Owner: "store-1/a"}
+	s := open(t, o)
+	add(t, s, frame.Logs, 1, 10)
+	epoch := s.Epoch()
+	closeSpool(t, s)
+	path := filepath.Join(o.Dir, identityName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := range whole {
+		damaged := slices.Clone(whole)
+		damaged[at] ^= 1 << (at % 8)
+		if err := os.WriteFile(path, damaged, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(o)
+		if err != nil {
+			t.Fatalf("byte %d of %q: %v", at, damaged, err)
+		}
+		if s.Epoch() != epoch || s.Stats().Lanes[0].Items != 1 || lostItems(s) != 0 {
+			t.Fatalf("byte %d: epoch %s, %+v", at, s.Epoch(), s.Stats())
+		}
+		closeSpool(t, s)
 	}
 }
 
