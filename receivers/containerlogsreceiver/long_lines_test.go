@@ -12,11 +12,11 @@ import (
 	"github.com/longhaul/longhaul/internal/bytesize"
 )
 
-// arrived joins all bodies of a stream in the order they came and checks that
+// arrived joins all bodies of a stream in the order they were read and checks that
 // none is longer than allowed.
 func (n *node) arrived(limit int) string {
 	var text strings.Builder
-	for _, got := range n.sink.records() {
+	for _, got := range n.sink.asRead() {
 		assert.LessOrEqual(n.t, len(got.body), limit)
 		assert.True(n.t, utf8.ValidString(got.body))
 		text.WriteString(got.body)

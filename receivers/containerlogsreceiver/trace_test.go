@@ -111,7 +111,7 @@ func TestTraceOverTheBoundIsSplitMarkedAndCounted(t *testing.T) {
 	n.start()
 	require.Eventually(t, func() bool { return strings.HasSuffix(n.arrived(17<<10), "end") }, 20*time.Second, 5*time.Millisecond)
 	var bodies []string
-	for _, got := range n.sink.records() {
+	for _, got := range n.sink.asRead() {
 		bodies = append(bodies, got.body)
 		split, _ := got.record.Attributes().Get("longhaul.line.split")
 		assert.Equal(t, got.body != "end", split.Bool())
