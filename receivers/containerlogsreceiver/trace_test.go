@@ -71,7 +71,7 @@ func TestTraceCarriesTheTimeOfItsFirstLine(t *testing.T) {
 	w.write("stderr", "F", "next")
 	n.start()
 	n.expect(javaTrace, "next")
-	assert.Equal(t, first, n.sink.records()[0].record.Timestamp().AsTime())
+	assert.Equal(t, first, n.sink.asRead()[0].record.Timestamp().AsTime())
 }
 
 func TestTracesOfTwoStreamsAndContainersAreKeptApart(t *testing.T) {
