@@ -94,7 +94,10 @@ func (s *schedule) step(step int) {
 	case 2:
 		if s.copies {
 			s.repeats++
+			s.drain() // one copy at a time: see the README for what is known of more
+			s.write(step)
 			copyTruncate(s.t, s.path, fmt.Sprintf("%s.20261124-%06d", s.path, step))
+			s.drain()
 		}
 	case 3:
 		s.drain()
