@@ -17,6 +17,10 @@ import (
 // missingGap is how often positions are looked through for files that are gone.
 const missingGap = 10 * time.Minute
 
+// clockGrain is more than file times lag behind the clock: file systems take
+// them from the kernel's last tick.
+const clockGrain = time.Second
+
 // maxTroubled bounds the memory of which trouble was told.
 const maxTroubled = 1000
 
@@ -131,7 +135,7 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 		}
 		return // else a second name of an open file
 	}
-	since := r.lastLook
+	since := r.lastLook.Add(-clockGrain)
 	if current != nil {
 		since = current.compared
 		r.leave(path, current)

@@ -151,6 +151,7 @@ func (f *file) position() position {
 		Path: f.path, Device: f.id.device, Inode: f.id.inode,
 		Fingerprint: hexNumber(f.print.hash), FingerprintBytes: f.print.length,
 		Offset: f.offset, Modified: f.compared.UnixNano(), Closed: f.handle == nil,
+		Compressed: f.gzip,
 	}
 	if f.unfinished() {
 		p.Partial = &[2]int64{-1, -1}

@@ -120,6 +120,40 @@ func TestRestartInTheMiddleOfACompressedFileGoesOnThere(t *testing.T) {
 	n.expect(want...)
 }
 
+// TestTimeOfCompressionHidesNoOlderFile: the kubelet compresses a rotated log at
+// the next rotation, so its compressed form is newer than the one rotated then.
+func TestTimeOfCompressionHidesNoOlderFile(t *testing.T) {
+	n := newNode(t)
+	path := n.log("api")
+	w := newWriter(t, path)
+	want := w.lines("seen", 0, 1)
+	n.start()
+	n.expect(want...)
+	n.stop()
+	want = append(want, w.lines("first", 0, 1000)...)
+	require.NoError(t, os.Rename(path, path+".20261124-100000"))
+	w.reopen()
+	unread := w.lines("second", 0, 1000)
+	require.NoError(t, os.Rename(path, path+".20261124-100001"))
+	w.reopen()
+	compress(t, path+".20261124-100000")
+	later := time.Now().Add(time.Minute)
+	require.NoError(t, os.Chtimes(path+".20261124-100000.gz", later, later))
+	n.config.Batch.MaxLines = 100
+	n.sink.setRefuse(func(logs plog.Logs) error { // stop after the compressed file, before the plain one
+		if body := logs.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0).Body().Str(); strings.HasPrefix(body, "second") || body == "first line 900" {
+			return errRefused
+		}
+		return nil
+	})
+	n.start()
+	n.expect(want[:901]...)
+	n.stop()
+	n.sink.setRefuse(nil)
+	n.start()
+	n.expect(append(want, unread...)...)
+}
+
 func TestDamagedCompressedFileIsReadAsFarAsItGoesAndSaid(t *testing.T) {
 	n := newNode(t)
 	path := n.log("api")

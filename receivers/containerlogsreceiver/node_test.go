@@ -1,6 +1,7 @@
 package containerlogsreceiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,6 +202,16 @@ func (s *sink) records() []received {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.got[:len(s.got):len(s.got)]
+}
+
+// asRead lists the records in the order they were read: two batches may arrive
+// in either order.
+func (s *sink) asRead() []received {
+	records := slices.Clone(s.records())
+	slices.SortStableFunc(records, func(a, b received) int {
+		return cmp.Compare(a.record.ObservedTimestamp(), b.record.ObservedTimestamp())
+	})
+	return records
 }
 
 func (s *sink) attempts() int {

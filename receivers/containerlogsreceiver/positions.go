@@ -40,6 +40,7 @@ type position struct {
 	Modified         int64     `json:"modified"`
 	Closed           bool      `json:"closed,omitempty"`
 	UnseenSince      int64     `json:"unseen_since,omitempty"` // Unix seconds
+	Compressed       bool      `json:"compressed,omitempty"`   // Modified is when it was compressed, not when it was written to
 	Former           bool      `json:"former,omitempty"`       // its inode holds another text now; a copy of its own may lie beside
 }
 
@@ -179,7 +180,7 @@ func (p *positions) lastModified(path string) (time.Time, bool) {
 	defer p.mu.Unlock()
 	newest, found := int64(0), false
 	for _, entry := range p.table {
-		if entry.Path == path {
+		if entry.Path == path && !entry.Compressed {
 			newest, found = max(newest, entry.Modified), true
 		}
 	}
@@ -354,6 +355,9 @@ func (p *position) appendJSON(out []byte) ([]byte, error) {
 	}
 	if p.UnseenSince != 0 {
 		number(`,"unseen_since":`, p.UnseenSince)
+	}
+	if p.Compressed {
+		out = append(out, `,"compressed":true`...)
 	}
 	if p.Former {
 		out = append(out, `,"former":true`...)

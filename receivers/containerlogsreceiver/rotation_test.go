@@ -54,7 +54,7 @@ func TestLinesOfOneFileKeepTheirOrderAcrossRotation(t *testing.T) {
 	want = append(want, w.lines("api", 200, 100)...)
 	n.start()
 	n.expect(want...)
-	for i, got := range n.sink.records() {
+	for i, got := range n.sink.asRead() {
 		require.Equal(t, want[i], got.body)
 	}
 }

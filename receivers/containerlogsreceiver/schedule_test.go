@@ -25,7 +25,7 @@ const schedulesVariable = "CONTAINERLOGS_TEST_SCHEDULES"
 // traces, rotates in every way, truncates, refuses, stops, kills and starts, in
 // random order and many times between two looks. The lines delivered are the
 // lines written, each once; a kill may repeat lines, and so may a rotation by
-// copying.
+// copying, which may also tear a record that is being joined.
 func TestEveryLineOnceUnderRandomSchedules(t *testing.T) {
 	count := uint64(60)
 	if text := os.Getenv(schedulesVariable); text != "" {
@@ -81,9 +81,9 @@ func (s *schedule) run() {
 	if !s.running {
 		s.start()
 	}
-	s.writer.line("end")
-	s.writer.write("stderr", "F", "end")
-	s.want = append(s.want, "end", "end")
+	s.writer.line("end of stdout")
+	s.writer.write("stderr", "F", "end of stderr")
+	s.want = append(s.want, "end of stdout", "end of stderr")
 	s.check()
 }
 
@@ -94,7 +94,10 @@ func (s *schedule) step(step int) {
 	case 2:
 		if s.copies {
 			s.repeats++
+			s.drain() // one copy at a time: see the README for what is known of more
+			s.write(step)
 			copyTruncate(s.t, s.path, fmt.Sprintf("%s.20261124-%06d", s.path, step))
+			s.drain()
 		}
 	case 3:
 		s.drain()
@@ -118,22 +121,31 @@ func (s *schedule) step(step int) {
 			s.kill()
 			s.start()
 		}
-	case 8:
+	case 8, 9, 10:
 		s.write(step)
-		body := fmt.Sprintf("long %d", step)
-		s.writer.write("stderr", "P", body)
-		s.writer.line(fmt.Sprintf("between %d", step))
-		s.writer.write("stderr", "F", " joined")
-		s.want = append(s.want, body+" joined", fmt.Sprintf("between %d", step))
-	case 9, 10:
-		trace := fmt.Sprintf("step %d: %s", step, javaTrace)
-		s.writer.trace("stderr", trace)
-		s.want = append(s.want, trace)
+		if !s.copies { // a copy may tear a record that is being joined
+			s.joined(step)
+		}
 	case 11, 12:
 		time.Sleep(time.Duration(s.random.IntN(15)) * time.Millisecond)
 	default:
 		s.write(step)
 	}
+}
+
+// joined writes a record in parts or as the lines of a trace.
+func (s *schedule) joined(step int) {
+	if s.random.IntN(2) == 0 {
+		body := fmt.Sprintf("long %d", step)
+		s.writer.write("stderr", "P", body)
+		s.writer.line(fmt.Sprintf("between %d", step))
+		s.writer.write("stderr", "F", " joined")
+		s.want = append(s.want, body+" joined", fmt.Sprintf("between %d", step))
+		return
+	}
+	trace := fmt.Sprintf("step %d: %s", step, javaTrace)
+	s.writer.trace("stderr", trace)
+	s.want = append(s.want, trace)
 }
 
 func (s *schedule) write(step int) {
@@ -162,8 +174,9 @@ func (s *schedule) drain() {
 		s.start()
 		s.running = true
 	}
-	s.writer.write("stderr", "F", "drained") // so that no trace is held
-	s.want = append(s.want, "drained")
+	body := fmt.Sprint("drained ", len(s.want)) // unique: a repeat of another must not count
+	s.writer.write("stderr", "F", body)         // so that no trace is held
+	s.want = append(s.want, body)
 	s.await()
 }
 

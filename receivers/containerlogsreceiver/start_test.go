@@ -59,7 +59,7 @@ func TestFirstStartDoesNotTrustAFirstLineWithoutTime(t *testing.T) {
 	newWriter(t, n.log("api")).raw(strings.Repeat("no format, no time\n", 10_000) + "last\n")
 	n.start()
 	require.Eventually(t, func() bool {
-		got := n.sink.records()
+		got := n.sink.asRead()
 		return len(got) > 0 && got[len(got)-1].body == "last"
 	}, 20*time.Second, time.Millisecond)
 	assert.Less(t, len(n.sink.records()), 100)

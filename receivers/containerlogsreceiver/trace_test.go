@@ -71,7 +71,7 @@ func TestTraceCarriesTheTimeOfItsFirstLine(t *testing.T) {
 	w.write("stderr", "F", "next")
 	n.start()
 	n.expect(javaTrace, "next")
-	assert.Equal(t, first, n.sink.records()[0].record.Timestamp().AsTime())
+	assert.Equal(t, first, n.sink.asRead()[0].record.Timestamp().AsTime())
 }
 
 func TestTracesOfTwoStreamsAndContainersAreKeptApart(t *testing.T) {
@@ -109,9 +109,11 @@ func TestTraceOverTheBoundIsSplitMarkedAndCounted(t *testing.T) {
 	w.write("stderr", "F", "end")
 	n.config.Batch.MaxLines = 1_000_000
 	n.start()
-	require.Eventually(t, func() bool { return strings.HasSuffix(n.arrived(17<<10), "end") }, 20*time.Second, 5*time.Millisecond)
 	var bodies []string
-	for _, got := range n.sink.records() {
+	require.Eventually(t, func() bool { // newlines stand between the pieces
+		return len(n.arrived(17<<10))+len(n.sink.records())-1 >= len(text+"\nend")
+	}, 30*time.Second, 5*time.Millisecond)
+	for _, got := range n.sink.asRead() {
 		bodies = append(bodies, got.body)
 		split, _ := got.record.Attributes().Get("longhaul.line.split")
 		assert.Equal(t, got.body != "end", split.Bool())
