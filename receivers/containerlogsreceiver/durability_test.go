@@ -112,6 +112,30 @@ func TestShoutingContainerDoesNotKeepOthersWaiting(t *testing.T) {
 	assert.Less(t, behind.Load(), int64(10_000), "it comes with the first sweep, not after the loud file")
 }
 
+// A call lasts until its frame is durable: a batch for each file would take minutes.
+func TestManyFilesAreReadIntoFewBatchesAfterARestart(t *testing.T) {
+	n := newNode(t)
+	n.config.PollInterval = time.Second // a batch may end with each
+	var writers []*writer
+	var want []string
+	for i := range 200 {
+		w := newWriter(t, n.log(fmt.Sprint("c", i)))
+		w.line(fmt.Sprint("before ", i))
+		writers, want = append(writers, w), append(want, fmt.Sprint("before ", i))
+	}
+	n.start()
+	n.expect(want...)
+	n.stop()
+	before := n.sink.attempts()
+	for i, w := range writers {
+		w.line(fmt.Sprint("after ", i))
+		want = append(want, fmt.Sprint("after ", i))
+	}
+	n.start()
+	n.expect(want...)
+	assert.Less(t, n.sink.attempts()-before, 40)
+}
+
 func TestKillBetweenDurableAndSaveRepeatsButLosesNothing(t *testing.T) {
 	n := newNode(t)
 	w := newWriter(t, n.log("api"))

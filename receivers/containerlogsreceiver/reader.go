@@ -173,7 +173,7 @@ func (r *reader) sweep(ctx context.Context) (more bool, err error) {
 // when that changed something.
 func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 	if f.chain {
-		if err := r.cut(ctx); err != nil {
+		if err := r.cutOf(ctx, f.path); err != nil {
 			return false, err
 		}
 		f.chain = false
@@ -196,7 +196,7 @@ func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 	if !seenEmpty || f.leaving {
 		return false, nil
 	}
-	if err := r.cut(ctx); err != nil {
+	if err := r.cutOf(ctx, f.path); err != nil {
 		return false, err
 	}
 	return r.openSiblings(f, since, true), nil
@@ -358,6 +358,17 @@ func (r *reader) begin(ctx context.Context) (err error) {
 	r.batchNumber++
 	r.batch.number = r.batchNumber
 	return nil
+}
+
+// cutOf sends off the batch if it carries positions of files that are or were at
+// a path: what lies beside the path is judged by what is known of those. Most files
+// have no part in the batch, and after a start with hundreds of files a batch for
+// each would take minutes.
+func (r *reader) cutOf(ctx context.Context, path string) error {
+	if !slices.ContainsFunc(r.touched, func(f *file) bool { return f.path == path }) {
+		return nil
+	}
+	return r.cut(ctx)
 }
 
 // cut sends off the batch with the positions it covers.
