@@ -43,6 +43,9 @@ type Config struct {
 	MaxLineBytes bytesize.Size `mapstructure:"max_line_bytes"`
 	// Multiline joins the lines of stack traces.
 	Multiline MultilineConfig `mapstructure:"multiline"`
+	// IncludeFilePath sets log.file.path on the resources of containers too; files
+	// outside the layout of Kubernetes always have it.
+	IncludeFilePath bool `mapstructure:"include_file_path"`
 	// Batch bounds what is handed on in one call.
 	Batch BatchConfig `mapstructure:"batch"`
 

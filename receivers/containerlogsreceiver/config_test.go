@@ -40,11 +40,12 @@ func TestConfig(t *testing.T) {
 		ExcludeContainers: []string{"*/*/istio-proxy"},
 		StartAt:           "end",
 		RecentAge:         time.Minute, RecentBytes: bytesize.MiB,
-		PositionFile: "/var/lib/longhaul/spool/positions-all.json",
-		PollInterval: 250 * time.Millisecond,
-		MaxLineBytes: 256 * bytesize.KiB,
-		Multiline:    MultilineConfig{Wait: 2 * time.Second, MaxBytes: 64 * bytesize.KiB},
-		Batch:        BatchConfig{MaxLines: 1000, MaxBytes: 128 * bytesize.KiB},
+		PositionFile:    "/var/lib/longhaul/spool/positions-all.json",
+		PollInterval:    250 * time.Millisecond,
+		MaxLineBytes:    256 * bytesize.KiB,
+		Multiline:       MultilineConfig{Wait: 2 * time.Second, MaxBytes: 64 * bytesize.KiB},
+		IncludeFilePath: true,
+		Batch:           BatchConfig{MaxLines: 1000, MaxBytes: 128 * bytesize.KiB},
 	}, all)
 }
 
