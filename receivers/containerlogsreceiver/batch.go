@@ -20,6 +20,9 @@ type batch struct {
 	sources []*source // records refer to these by index
 	marks   []mark    // positions that become durable with this batch
 
+	notices []notice  // of lines that the limit left out
+	leftOut []leftOut // lines left out that are read with this batch
+
 	malformed, split int64 // records of that kind
 	confirmed        bool  // delivered, or dropped for good
 	abandoned        bool  // given up at shutdown, to be read again
@@ -48,10 +51,13 @@ func (b *batch) reset(maxBytes int) {
 	}
 	clear(b.sources)
 	clear(b.marks)
-	*b = batch{text: b.text[:0], records: b.records[:0], sources: b.sources[:0], marks: b.marks[:0]}
+	clear(b.notices)
+	clear(b.leftOut)
+	*b = batch{text: b.text[:0], records: b.records[:0], sources: b.sources[:0], marks: b.marks[:0],
+		notices: b.notices[:0], leftOut: b.leftOut[:0]}
 }
 
-func (b *batch) empty() bool { return len(b.records) == 0 }
+func (b *batch) empty() bool { return len(b.records)+len(b.notices) == 0 }
 
 // add appends a record whose body is head followed by tail.
 func (b *batch) add(r record, head, tail []byte) {
@@ -99,6 +105,10 @@ func (b *batch) logs(version string) (logs plog.Logs, invalidUTF8 int64) {
 		}
 		fill(slices[r.source].AppendEmpty(), r, body, raw)
 	}
+	for i := range b.notices {
+		n := &b.notices[i]
+		n.fill(slices[n.source].AppendEmpty())
+	}
 	return logs, invalidUTF8
 }
 
@@ -119,6 +129,15 @@ func fill(out plog.LogRecord, r *record, body string, raw []byte) {
 		out.SetSeverityNumber(found.severity)
 		out.SetSeverityText(severityText(found.severityText))
 	}
+}
+
+func (n *notice) fill(out plog.LogRecord) {
+	out.SetObservedTimestamp(pcommon.Timestamp(n.observed))
+	out.SetTimestamp(pcommon.Timestamp(n.time))
+	out.Body().SetStr(n.body)
+	out.Attributes().PutInt(attributeLimited, n.lines)
+	out.SetSeverityNumber(plog.SeverityNumberWarn)
+	out.SetSeverityText("WARN")
 }
 
 // severityText makes a string of a severity as it was written, without

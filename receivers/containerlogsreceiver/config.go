@@ -43,6 +43,11 @@ type Config struct {
 	MaxLineBytes bytesize.Size `mapstructure:"max_line_bytes"`
 	// Multiline joins the lines of stack traces.
 	Multiline MultilineConfig `mapstructure:"multiline"`
+	// RateLimit bounds what one container may write. Off by default.
+	RateLimit RateLimitConfig `mapstructure:"rate_limit"`
+	// IncludeFilePath sets log.file.path on the resources of containers too; files
+	// outside the layout of Kubernetes always have it.
+	IncludeFilePath bool `mapstructure:"include_file_path"`
 	// Batch bounds what is handed on in one call.
 	Batch BatchConfig `mapstructure:"batch"`
 
@@ -61,6 +66,45 @@ type MultilineConfig struct {
 	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
 }
 
+// RateLimitConfig bounds the lines of each container (namespace/pod/container), or
+// of each file outside the layout of Kubernetes, by the times its lines bear. A
+// joined stack trace counts as one line, and so does each piece of a split one.
+type RateLimitConfig struct {
+	// LinesPerSecond is what a container may write in the long run; 0 switches
+	// the limit off.
+	LinesPerSecond int `mapstructure:"lines_per_second"`
+	// Burst is how many lines it may write at once after it was quiet; 0 means
+	// ten seconds' worth.
+	Burst int `mapstructure:"burst"`
+	// Policy says what becomes of lines above the limit: "drop" leaves all of them
+	// out, "sample" keeps one in SampleOneIn.
+	Policy string `mapstructure:"policy"`
+	// SampleOneIn is how many lines above the limit one is kept of.
+	SampleOneIn int `mapstructure:"sample_one_in"`
+}
+
+func (c *RateLimitConfig) burst() int {
+	if c.Burst > 0 {
+		return c.Burst
+	}
+	return 10 * c.LinesPerSecond
+}
+
+func (c *RateLimitConfig) validate(report func(format string, args ...any)) {
+	if c.LinesPerSecond < 0 || c.LinesPerSecond > maxLinesPerSecond {
+		report("rate_limit::lines_per_second: %d is not between 0 (no limit) and %d", c.LinesPerSecond, maxLinesPerSecond)
+	}
+	if c.Burst < 0 || c.Burst > 10*maxLinesPerSecond {
+		report("rate_limit::burst: %d is not between 0 (ten times lines_per_second) and %d", c.Burst, 10*maxLinesPerSecond)
+	}
+	if c.Policy != policyDrop && c.Policy != policySample {
+		report("rate_limit::policy: %q is not one of drop, sample", c.Policy)
+	}
+	if c.SampleOneIn < 2 || c.SampleOneIn > maxLinesPerSecond {
+		report("rate_limit::sample_one_in: %d is not between 2 and %d", c.SampleOneIn, maxLinesPerSecond)
+	}
+}
+
 // BatchConfig bounds one batch; a batch is cut when either limit is reached or
 // when there is nothing more to read.
 type BatchConfig struct {
@@ -75,6 +119,11 @@ const (
 	startAtRecent    = "recent"
 	startAtBeginning = "beginning"
 	startAtEnd       = "end"
+
+	policyDrop   = "drop"
+	policySample = "sample"
+
+	maxLinesPerSecond = 1_000_000
 
 	// minLineBytes is what a container runtime writes at most in one piece.
 	minLineBytes = 16 * bytesize.KiB
@@ -91,6 +140,7 @@ func createDefaultConfig() component.Config {
 		PollInterval: 500 * time.Millisecond,
 		MaxLineBytes: bytesize.MiB,
 		Multiline:    MultilineConfig{Enabled: true, Wait: time.Second, MaxBytes: 256 * bytesize.KiB},
+		RateLimit:    RateLimitConfig{Policy: policyDrop, SampleOneIn: 10},
 		Batch:        BatchConfig{MaxLines: 4096, MaxBytes: 512 * bytesize.KiB},
 	}
 }
@@ -145,6 +195,7 @@ func (c *Config) Validate() error {
 	if c.Multiline.MaxBytes < minLineBytes || c.Multiline.MaxBytes > maxLineBytes {
 		report("multiline::max_bytes: %s is not between %s and %s", c.Multiline.MaxBytes, minLineBytes, maxLineBytes)
 	}
+	c.RateLimit.validate(report)
 	if c.Batch.MaxLines < 1 || c.Batch.MaxLines > 1_000_000 {
 		report("batch::max_lines: %d is not between 1 and 1000000", c.Batch.MaxLines)
 	}

@@ -40,11 +40,13 @@ func TestConfig(t *testing.T) {
 		ExcludeContainers: []string{"*/*/istio-proxy"},
 		StartAt:           "end",
 		RecentAge:         time.Minute, RecentBytes: bytesize.MiB,
-		PositionFile: "/var/lib/longhaul/spool/positions-all.json",
-		PollInterval: 250 * time.Millisecond,
-		MaxLineBytes: 256 * bytesize.KiB,
-		Multiline:    MultilineConfig{Wait: 2 * time.Second, MaxBytes: 64 * bytesize.KiB},
-		Batch:        BatchConfig{MaxLines: 1000, MaxBytes: 128 * bytesize.KiB},
+		PositionFile:    "/var/lib/longhaul/spool/positions-all.json",
+		PollInterval:    250 * time.Millisecond,
+		MaxLineBytes:    256 * bytesize.KiB,
+		Multiline:       MultilineConfig{Wait: 2 * time.Second, MaxBytes: 64 * bytesize.KiB},
+		RateLimit:       RateLimitConfig{LinesPerSecond: 200, Burst: 1000, Policy: "sample", SampleOneIn: 50},
+		IncludeFilePath: true,
+		Batch:           BatchConfig{MaxLines: 1000, MaxBytes: 128 * bytesize.KiB},
 	}, all)
 }
 
@@ -53,7 +55,8 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 	require.Error(t, err)
 	for _, key := range []string{
 		"include[0]", "include[1]", "exclude[0]", "include_containers[0]", "exclude_containers[0]", "start_at", "recent_age", "position_file",
-		"poll_interval", "max_line_bytes", "multiline::wait", "multiline::max_bytes", "batch::max_lines", "batch::max_bytes",
+		"poll_interval", "max_line_bytes", "multiline::wait", "multiline::max_bytes",
+		"rate_limit::lines_per_second", "rate_limit::burst", "rate_limit::policy", "rate_limit::sample_one_in", "batch::max_lines", "batch::max_bytes",
 	} {
 		assert.ErrorContains(t, err, key+": ")
 	}

@@ -120,11 +120,20 @@ func (d *delivery) abandon(b *batch) bool {
 	return b.abandoned
 }
 
+// stuck says that a batch would not be taken at once: the pipeline refuses, or
+// what came before is given up.
+func (d *delivery) stuck() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refusing || slices.ContainsFunc(d.inFlight, func(b *batch) bool { return b.abandoned })
+}
+
 // work delivers batches until jobs is closed. stop ends waiting between
 // attempts; kill also ends an attempt.
 func (d *delivery) work(stop, kill context.Context) {
 	for b := range d.jobs {
 		if d.deliver(stop, kill, b) {
+			d.telemetry.countLimited(kill, b.leftOut)
 			d.confirm(b)
 		}
 	}
@@ -141,7 +150,7 @@ func (d *delivery) deliver(stop, kill context.Context, b *batch) bool {
 		logs, invalidUTF8 := b.logs(d.version)
 		ctx := d.obsreport.StartLogsOp(kill)
 		err := d.next.ConsumeLogs(ctx, logs)
-		d.obsreport.EndLogsOp(ctx, "containerlogs", len(b.records), err)
+		d.obsreport.EndLogsOp(ctx, "containerlogs", len(b.records)+len(b.notices), err)
 		switch {
 		case err == nil:
 			d.accepted(kill, b, invalidUTF8)

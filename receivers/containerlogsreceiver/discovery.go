@@ -191,6 +191,7 @@ func (r *reader) open(location, path string, firstStart bool, now time.Time) *fi
 		return nil
 	}
 	f := &file{handle: handle, path: path, source: sourceOf(path, os.Readlink), quietAt: now}
+	f.source.path, f.source.showPath = path, r.config.IncludeFilePath
 	if f.gzip = isGzip(location); f.gzip {
 		f.size = unknownSize
 	}

@@ -43,6 +43,7 @@ type file struct {
 	long    longLine
 	large   bool // the next line needs the large buffer
 
+	limiter  *limiter  // of its container; nil until it is needed
 	after    *file     // the file that was at this path before; read first
 	begin    begin     // why offset was what it was when the file was opened
 	copied   bool      // truncated, and a copy goes on where this one was

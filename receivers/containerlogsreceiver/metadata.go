@@ -25,3 +25,7 @@ const (
 // attributeSplit marks every piece of a line that was longer than
 // max_line_bytes or whose end never came.
 const attributeSplit = "longhaul.line.split"
+
+// attributeLimited marks the records that tell of lines rate_limit left out, and
+// says how many.
+const attributeLimited = "longhaul.lines.limited"

@@ -44,6 +44,7 @@ func newNode(t *testing.T) *node {
 	n.config.PollInterval = 10 * time.Millisecond
 	n.timing = timing{
 		saveGap: time.Millisecond, partialIdle: time.Minute, drainGrace: 50 * time.Millisecond,
+		limitedGap: 10 * time.Second, limitedQuiet: time.Second, lastNotices: 30 * time.Second,
 		shutdownGrace: 10 * time.Second, maxDeleted: maxDeletedBytes, retryInitial: time.Millisecond, retryMax: 20 * time.Millisecond,
 	}
 	require.NoError(t, os.MkdirAll(n.pods, 0o755))

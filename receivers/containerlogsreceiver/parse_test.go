@@ -112,7 +112,7 @@ func TestJSONFileRefusesWhatWouldLoseText(t *testing.T) {
 func TestParseSource(t *testing.T) {
 	got, ok := parseSource("/var/log/pods/kube-system_etcd-node.a_9f3/etcd/12.log")
 	require.True(t, ok)
-	assert.Equal(t, source{"kube-system", "etcd-node.a", "9f3", "etcd", 12, "/var/log/pods/kube-system_etcd-node.a_9f3/etcd/12.log"}, got)
+	assert.Equal(t, source{"kube-system", "etcd-node.a", "9f3", "etcd", 12, "/var/log/pods/kube-system_etcd-node.a_9f3/etcd/12.log", false}, got)
 	got, ok = parseSource("a_b_c/d/x.log")
 	require.True(t, ok)
 	assert.Equal(t, int64(-1), got.restartCount)

@@ -49,7 +49,8 @@ type reader struct {
 	skippedFiles int // of a first start, not yet told
 	skippedBytes int64
 
-	reading *file // the one that read works on
+	reading *file   // the one that read works on
+	limits  *limits // nil without rate_limit
 
 	batch        *batch
 	batchNumber  uint64
@@ -68,7 +69,7 @@ func newReader(config *Config, timing timing, logger *zap.Logger, telemetry *tel
 		config: config, timing: timing, logger: logger, telemetry: telemetry, delivery: delivery,
 		atPath: map[string]*file{}, byID: map[fileID]*file{}, troubled: map[string]string{},
 		finished: map[fileID]finished{}, done: map[string][]position{}, polling: map[string]bool{},
-		buffer: make([]byte, readQuantum),
+		buffer: make([]byte, readQuantum), limits: newLimits(config.RateLimit),
 	}
 }
 
@@ -111,6 +112,9 @@ func (r *reader) readAll(ctx context.Context) error {
 			continue
 		}
 		if err := r.settle(ctx); err != nil {
+			return err
+		}
+		if err := r.announceEnded(ctx); err != nil {
 			return err
 		}
 		if err := r.cut(ctx); err != nil || !more && !looked {
@@ -321,6 +325,11 @@ func (r *reader) touch(f *file) {
 // emit puts a record into the batch, which is cut first when it would grow over
 // a limit. The file's state must not yet count the record as read.
 func (r *reader) emit(ctx context.Context, f *file, rec record, head, tail []byte) error {
+	if r.limits != nil {
+		if leftOut, err := r.limit(ctx, f, &rec); leftOut || err != nil {
+			return err
+		}
+	}
 	if b := r.batch; b != nil && !b.empty() &&
 		(len(b.records) >= r.config.Batch.MaxLines || len(b.text)+len(head)+len(tail) > int(r.config.Batch.MaxBytes)) {
 		if err := r.cut(ctx); err != nil {
@@ -373,7 +382,7 @@ func (r *reader) cutOf(ctx context.Context, path string) error {
 
 // cut sends off the batch with the positions it covers.
 func (r *reader) cut(ctx context.Context) error {
-	if len(r.touched) == 0 {
+	if len(r.touched) == 0 && (r.batch == nil || r.batch.empty()) {
 		return nil
 	}
 	if r.batch == nil { // positions alone

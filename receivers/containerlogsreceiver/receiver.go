@@ -27,6 +27,12 @@ type timing struct {
 	shutdownGrace time.Duration
 	// maxDeleted bounds the unread bytes of deleted files held open.
 	maxDeleted int64
+	// limitedGap is the least time between two records that tell of lines of one
+	// container left out, and limitedQuiet how long none must be left out to say
+	// that it is over.
+	limitedGap, limitedQuiet time.Duration
+	// lastNotices bounds how long telling of lines left out may delay a stop.
+	lastNotices time.Duration
 	// retryInitial and retryMax bound the wait between two attempts.
 	retryInitial, retryMax time.Duration
 }
@@ -38,6 +44,9 @@ func defaultTiming() timing {
 		drainGrace:    5 * time.Second,
 		shutdownGrace: 10 * time.Second,
 		maxDeleted:    maxDeletedBytes,
+		limitedGap:    10 * time.Second,
+		limitedQuiet:  time.Second,
+		lastNotices:   time.Second,
 		retryInitial:  200 * time.Millisecond,
 		retryMax:      10 * time.Second,
 	}
@@ -119,6 +128,7 @@ func (c *containerLogs) run(r *reader, d *delivery) {
 	go func() {
 		defer close(c.done)
 		r.run(stop)
+		r.announceLast(kill)
 		close(d.jobs)
 		workers.Wait()
 		close(delivered)

@@ -2,6 +2,8 @@ package containerlogsreceiver
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -192,4 +194,34 @@ func TestStartAtEndSkipsOnlyWhatWasThereAtTheFirstStart(t *testing.T) {
 	want = append(want, newWriter(t, n.log("meanwhile")).lines("meanwhile", 0, 5)...)
 	n.start()
 	n.expect(want...)
+}
+
+func TestFilePathIsSetOnResourcesOfContainersIfAsked(t *testing.T) {
+	n := newNode(t)
+	n.config.IncludeFilePath = true
+	w := newWriter(t, n.log("api"))
+	w.lines("old", 0, 3)
+	linked := filepath.Join(filepath.Dir(n.pods), "containers", "till_shop_api.log")
+	require.NoError(t, os.Mkdir(filepath.Dir(linked), 0o755))
+	other := newWriter(t, n.log("other"))
+	other.line("linked")
+	require.NoError(t, os.Symlink(other.path, linked))
+	n.config.Include = []string{w.path, linked}
+	n.start()
+	require.Eventually(t, func() bool { return len(n.sink.records()) == 4 }, 30*time.Second, time.Millisecond)
+	n.stop()
+	w.line("rotated")
+	require.NoError(t, os.Rename(w.path, w.path+".20261123-100000"))
+	w.reopen()
+	w.line("new")
+	n.start()
+	n.expect("old line 0", "old line 1", "old line 2", "linked", "rotated", "new")
+	for _, got := range n.sink.records() {
+		want := w.path
+		if got.body == "linked" {
+			want = linked
+		}
+		assert.Equal(t, want, got.attributes["log.file.path"], got.body)
+		assert.Equal(t, "till", got.attributes["k8s.pod.name"], got.body)
+	}
 }

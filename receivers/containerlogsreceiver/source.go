@@ -13,6 +13,7 @@ type source struct {
 	namespace, pod, uid, container string
 	restartCount                   int64 // -1 when the file name is not a number
 	path                           string
+	showPath                       bool // its resource names the path also when it names a container
 }
 
 // parseSource reads <namespace>_<pod>_<uid>/<container>/<n>.log from the end of
@@ -71,12 +72,15 @@ func (s *source) put(attributes pcommon.Map) {
 		attributes.PutStr(attributeFilePath, strings.ToValidUTF8(s.path, "\uFFFD"))
 		return
 	}
-	attributes.EnsureCapacity(5)
+	attributes.EnsureCapacity(6)
 	attributes.PutStr(attributeNamespace, strings.ToValidUTF8(s.namespace, "\uFFFD"))
 	attributes.PutStr(attributePod, strings.ToValidUTF8(s.pod, "\uFFFD"))
 	attributes.PutStr(attributePodUID, strings.ToValidUTF8(s.uid, "\uFFFD"))
 	attributes.PutStr(attributeContainer, strings.ToValidUTF8(s.container, "\uFFFD"))
 	if s.restartCount >= 0 {
 		attributes.PutInt(attributeRestartCount, s.restartCount)
+	}
+	if s.showPath {
+		attributes.PutStr(attributeFilePath, strings.ToValidUTF8(s.path, "\uFFFD"))
 	}
 }

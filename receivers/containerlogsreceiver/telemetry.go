@@ -3,7 +3,9 @@ package containerlogsreceiver
 import (
 	"context"
 	"errors"
+	"strings"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
 
@@ -16,6 +18,7 @@ type telemetry struct {
 	split       metric.Int64Counter
 	invalidUTF8 metric.Int64Counter
 	dropped     metric.Int64Counter
+	limited     metric.Int64Counter
 	skipped     metric.Int64Counter
 	abandoned   metric.Int64Counter
 	readErrors  metric.Int64Counter
@@ -43,6 +46,8 @@ func newTelemetry(provider metric.MeterProvider) (*telemetry, error) {
 			"Accepted lines in which bytes that are not UTF-8 were replaced by U+FFFD."),
 		dropped: counter("longhaul_containerlogs_dropped_lines", "{line}",
 			"Lines lost because the pipeline refused their batch for good (a permanent error)."),
+		limited: counter("longhaul_containerlogs_limited_lines", "{line}",
+			"Lines that rate_limit left out, by namespace and container; a joined stack trace counts as one."),
 		skipped: counter("longhaul_containerlogs_skipped_bytes", "By",
 			"Bytes of old log lines that the very first start left unread (start_at)."),
 		abandoned: counter("longhaul_containerlogs_abandoned_bytes", "By",
@@ -54,6 +59,15 @@ func newTelemetry(provider metric.MeterProvider) (*telemetry, error) {
 	t.files, err = meter.Int64Gauge("longhaul_containerlogs_files", metric.WithUnit("{file}"),
 		metric.WithDescription("Log files held open."))
 	return t, errors.Join(append(problems, err)...)
+}
+
+// countLimited counts lines left out, once they count as read.
+func (t *telemetry) countLimited(ctx context.Context, all []leftOut) {
+	for _, l := range all {
+		t.limited.Add(ctx, l.lines, metric.WithAttributes(
+			attribute.String(attributeNamespace, strings.ToValidUTF8(l.namespace, "\uFFFD")),
+			attribute.String(attributeContainer, strings.ToValidUTF8(l.container, "\uFFFD"))))
+	}
 }
 
 func addSome(ctx context.Context, counter metric.Int64Counter, n int64) {
