@@ -283,7 +283,7 @@ func TestLogsOfADeletedPodAreNamedAfterARestart(t *testing.T) {
 	n.write(checkoutLogs, "app", "after")
 	n.kubelet.Refuse(http.StatusForbidden)
 	n.process = start(t, "longhaul-collector", n.environment)
-	n.expect(n.one("logs/1", "after"), checkoutPod)
+	n.expect(n.one("logs/2", "after"), checkoutPod) // a start seals the lane that holds unsent lines
 	n.stop()
 	assert.Contains(t, n.stderr(), "nodes/pods and nodes/metrics", "what to do about a refusal")
 	assert.NotContains(t, n.stderr(), kubelettest.Token)
