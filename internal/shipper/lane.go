@@ -97,7 +97,7 @@ func (l *lane) run(ctx context.Context) {
 		before := l.shipped.Load()
 		err := l.ship(ctx)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, spool.ErrUnknownLane): // the spool has let it go
 			return
 		case errors.Is(err, errRewind), errors.Is(err, errDisputed):
 			retry.Reset()

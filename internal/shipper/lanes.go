@@ -79,9 +79,9 @@ func (sh *Shipper) newLane(name frame.Lane) *lane {
 // followSpool begins to ship the lanes that are new in the spool, and notices
 // which are sealed.
 func (sh *Shipper) followSpool() {
-	names := sh.spool.Lanes()
 	sh.lanes.mu.Lock()
 	defer sh.lanes.mu.Unlock()
+	names := sh.spool.Lanes() // under the lock: a lane that retire is about to take out must not come back
 	if sh.lanes.stopped {
 		return
 	}

@@ -207,6 +207,28 @@ func TestALaneOutlivesTheOneItFollows(t *testing.T) {
 	eventually(t, "the third lane is shipped", func() bool { return third.shipped.Load() == 5 })
 }
 
+func TestALaneThatTheSpoolHasLetGoEnds(t *testing.T) {
+	h := newHub(t)
+	h.prepare()
+	e := startEdge(t, t.TempDir(), h.ClientURL())
+	eventually(t, "connected", e.LinkUp)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l := e.newLane(logsLaneAt(99))
+		l.fresh = true
+		l.run(t.Context())
+	}()
+	eventually(t, "it ends", func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 func reversed(s []uint32) []uint32 {
 	s = slices.Clone(s)
 	slices.Reverse(s)
