@@ -96,10 +96,7 @@ func (e *entry) reckon(s *spool, key Key, f *Frame, now time.Time) {
 		}
 	}
 	e.lose(s, key, g)
-	large := Gap{Lane: key.Lane, After: e.last, Before: f.First, At: now}
-	large.Items[frame.TooLarge] = less(f.Lost[frame.TooLarge], e.named[frame.TooLarge])
-	e.named[frame.TooLarge] = max(e.named[frame.TooLarge], f.Lost[frame.TooLarge])
-	e.lose(s, key, large)
+	e.loseLarge(s, key, f.Lost[frame.TooLarge], f.First, now)
 	e.explain(s, key, f.Lost)
 	if f.Floor < f.Number {
 		// All that was evicted lies below the floor and is dealt with. Counted and in
@@ -109,6 +106,30 @@ func (e *entry) reckon(s *spool, key Key, f *Frame, now time.Time) {
 		}
 	}
 	e.begun, e.placed = true, true
+}
+
+// loseLarge names what of the items too large for a frame is not named yet.
+func (e *entry) loseLarge(s *spool, key Key, items uint64, before int64, now time.Time) {
+	large := Gap{Lane: key.Lane, After: e.last, Before: before, At: now}
+	large.Items[frame.TooLarge] = less(items, e.named[frame.TooLarge])
+	e.named[frame.TooLarge] = max(e.named[frame.TooLarge], items)
+	e.lose(s, key, large)
+}
+
+// nameLarge is for items that were too large for a frame when the lane has no
+// frame behind them: they leave no hole, so nothing but the edge's word tells of
+// them. It does nothing before the lane is taken to the end the edge spoke of.
+func (e *entry) nameLarge(s *spool, key Key, now time.Time) {
+	if len(e.hands) > 0 || e.said.Next != e.number+1 || len(e.said.Lost) <= int(frame.TooLarge) {
+		return
+	}
+	items := e.said.Lost[frame.TooLarge]
+	if items <= e.named[frame.TooLarge] {
+		return
+	}
+	s.version++
+	e.begun = true // at its beginning, if no frame has arrived: the edge has written none
+	e.loseLarge(s, key, items, 0, now)
 }
 
 // begin is for the first frame of a lane that was never heard of: a new one, or

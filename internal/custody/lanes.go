@@ -50,6 +50,7 @@ func (l *Ledger) Hear(id Spool, lanes []HelloLane, now time.Time) (accepted map[
 		_, e := l.at(suspect.Key, now)
 		suspect.Taken, accepted[lane] = e.taken, e.confirmed
 		e.floor, e.said = max(e.floor, said.Floor), said
+		e.nameLarge(s, suspect.Key, now)
 		copy(suspect.Lost[:], said.Lost)
 		if said.Next > suspect.Taken+1 && (said.Floor >= said.Next || said.Shipped > suspect.Taken) {
 			suspects = append(suspects, suspect)

@@ -219,6 +219,7 @@ func (e *entry) accept(s *spool, key Key, number uint64, now time.Time) bool {
 		e.number, e.before, e.last = f.Number, f.Before+f.Items, f.Last
 	}
 	e.hands = append(e.hands[:0:0], e.hands[n:]...)
+	e.nameLarge(s, key, now)
 	return true
 }
 

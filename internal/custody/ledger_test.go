@@ -422,3 +422,37 @@ func TestResendIsNotAskedInATightLoop(t *testing.T) {
 		t.Fatal("asked again within the period")
 	}
 }
+
+// An item too large for a frame leaves no hole: where no frame follows it, the
+// hello alone tells of it.
+func TestItemsTooLargeAtTheEndOfALane(t *testing.T) {
+	lost := Counts{frame.TooLarge: 3}
+	said := func(next uint64) []HelloLane {
+		return []HelloLane{{Lane: "logs/1", Floor: 1, Next: next, Before: 10 * (next - 1), Lost: lost[:]}}
+	}
+	for name, frames := range map[string]uint64{"no frame at all": 0, "behind the last frame": 2} {
+		for _, before := range []bool{false, true} {
+			l, k := NewLedger(), key()
+			var reports []Report
+			if before { // the edge speaks, sends what it has, and lets the lane go
+				l.Hear(k.Spool(), said(frames+1), now)
+			}
+			for n := range frames {
+				reports = append(reports, deliver(t, l, k, ten(n+1, 1))...)
+			}
+			if !before {
+				l.Hear(k.Spool(), said(frames+1), now)
+			}
+			_, more, _ := store(l)
+			wantLost(t, name, append(reports, more...), lost)
+
+			l = restart(t, l)
+			l.Hear(k.Spool(), said(frames+1), now)
+			_, reports, _ = store(l)
+			wantLost(t, name+", again", reports, Counts{})
+			f := ten(frames+1, 1, lost)
+			f.Written = lost
+			wantLost(t, name+", and a frame", deliver(t, l, k, f), Counts{})
+		}
+	}
+}

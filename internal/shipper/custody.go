@@ -16,7 +16,7 @@ import (
 )
 
 // confirmed handles the relay's word on how far the backends have accepted.
-func (sh *Shipper) confirmed(ctx context.Context, msg *nats.Msg) {
+func (sh *Shipper) confirmed(msg *nats.Msg) {
 	confirmation, epoch, err := custody.ParseConfirmation(msg.Data)
 	if err != nil {
 		sh.log.Warn("a confirmation from the relay cannot be read; it is ignored", zap.Error(err))
@@ -44,7 +44,7 @@ func (sh *Shipper) confirmed(ctx context.Context, msg *nats.Msg) {
 			continue
 		}
 		if accepted.Confirmed > 0 && accepted.Confirmed >= sh.spool.Next(name) && !l.sealed.Load() {
-			sh.diverged(ctx, name, accepted.Confirmed)
+			sh.diverged(name, accepted.Confirmed)
 			continue
 		}
 		if accepted.Confirmed > 0 {
@@ -61,14 +61,14 @@ func (sh *Shipper) confirmed(ctx context.Context, msg *nats.Msg) {
 
 // diverged begins new lanes because the relay has a frame that this spool has not
 // written.
-func (sh *Shipper) diverged(ctx context.Context, name frame.Lane, known uint64) {
+func (sh *Shipper) diverged(name frame.Lane, known uint64) {
 	live, err := sh.spool.Diverged(name, known)
 	if err != nil {
 		sh.log.Error("the spool was set back and new lanes cannot be begun: frames to come may be taken for repeats and be lost: move the spool's directory away, or make it writable",
 			zap.Stringer("lane", name), zap.Uint64("relay_has", known), zap.Error(err))
 	}
 	if len(live) > 0 {
-		sh.followSpool(ctx)
+		sh.followSpool()
 	}
 }
 

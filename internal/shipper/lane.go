@@ -97,7 +97,7 @@ func (l *lane) run(ctx context.Context) {
 		before := l.shipped.Load()
 		err := l.ship(ctx)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, spool.ErrUnknownLane): // the spool has let it go
 			return
 		case errors.Is(err, errRewind), errors.Is(err, errDisputed):
 			retry.Reset()
@@ -239,7 +239,7 @@ func (v *voyage) await(ctx context.Context, news <-chan struct{}) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-acked:
-		v.acknowledged(ctx, time.Now())
+		v.acknowledged(time.Now())
 	case err := <-failed:
 		v.generation++ // those behind it may have arrived; the ids must not stand in the way
 		return fmt.Errorf("publish frame %d: %w", v.flying[0].number, err)
@@ -259,7 +259,7 @@ func (v *voyage) await(ctx context.Context, news <-chan struct{}) error {
 }
 
 // acknowledged takes the hub's word for the first frame on the way.
-func (v *voyage) acknowledged(ctx context.Context, now time.Time) {
+func (v *voyage) acknowledged(now time.Time) {
 	f := v.flying[0]
 	v.flying, v.inFlight = v.flying[1:], v.inFlight-f.bytes
 	v.window = v.config.WindowBytes
@@ -272,7 +272,7 @@ func (v *voyage) acknowledged(ctx context.Context, now time.Time) {
 	v.pace.learn(paced, took, now)
 	v.setShipped(max(f.number, v.shipped.Load()))
 	v.observer.Shipped(v.name.Signal, f.items, f.bytes, took)
-	v.took(ctx, now)
+	v.took(now)
 	if f.paced {
 		v.lanes.announce() // another sealed lane may have its turn, or room in the window
 	}

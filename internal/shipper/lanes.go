@@ -14,6 +14,9 @@ type lanes struct {
 	all     map[frame.Lane]*lane
 	outages map[frame.Signal]bool // the live lane was sealed and the hub has taken nothing since
 	stopped bool
+	// life is that of Run. A new lane must not live in the context of the lane whose
+	// goroutine began it: that one ends before it.
+	life    context.Context
 	changed chan struct{} // closed and replaced when a lane may have got its turn
 }
 
@@ -75,10 +78,10 @@ func (sh *Shipper) newLane(name frame.Lane) *lane {
 
 // followSpool begins to ship the lanes that are new in the spool, and notices
 // which are sealed.
-func (sh *Shipper) followSpool(ctx context.Context) {
-	names := sh.spool.Lanes()
+func (sh *Shipper) followSpool() {
 	sh.lanes.mu.Lock()
 	defer sh.lanes.mu.Unlock()
+	names := sh.spool.Lanes() // under the lock: a lane that retire is about to take out must not come back
 	if sh.lanes.stopped {
 		return
 	}
@@ -92,7 +95,7 @@ func (sh *Shipper) followSpool(ctx context.Context) {
 		l.sealed.Store(name != sh.spool.Live(name.Signal))
 		if l.cancel == nil {
 			var own context.Context
-			own, l.cancel = context.WithCancel(ctx)
+			own, l.cancel = context.WithCancel(sh.lanes.life)
 			sh.running.Go(func() { l.run(own) })
 		}
 	}
@@ -170,7 +173,7 @@ func (l *lane) stalled(now time.Time) bool {
 
 // took notes that the hub has taken a frame of the lane. If that ends an outage
 // and the live lane has gathered more meanwhile, that is left behind too.
-func (l *lane) took(ctx context.Context, now time.Time) {
+func (l *lane) took(now time.Time) {
 	if l.sealed.Load() {
 		return
 	}
@@ -178,6 +181,6 @@ func (l *lane) took(ctx context.Context, now time.Time) {
 	l.since.Store(nil)
 	l.lanes.setOutage(l.name.Signal, false)
 	if wasStalled {
-		l.sealAndFollow(ctx, l, "it was gathered while the hub took nothing")
+		l.sealAndFollow(l, "it was gathered while the hub took nothing")
 	}
 }

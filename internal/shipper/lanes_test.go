@@ -177,6 +177,58 @@ func TestWhatAnOutageGatheredIsLeftBehindWhenItEnds(t *testing.T) {
 	}
 }
 
+// A lane that another's goroutine began goes on when that other has left.
+func TestALaneOutlivesTheOneItFollows(t *testing.T) {
+	h := newHub(t)
+	h.prepare()
+	h.answers()
+	e := startEdgeWith(t, t.TempDir(), h.ClientURL(), Config{SealAfter: 2 * time.Second})
+	eventually(t, "connected", e.LinkUp)
+	h.stop()
+	eventually(t, "the edge has noticed", func() bool { return !e.LinkUp() })
+	e.append(t, 10)
+	eventually(t, "the lane is sealed", func() bool { return e.spool.Live(frame.Logs) == logsLaneAt(2) })
+	e.append(t, 10)
+	second := e.lanes.get(logsLaneAt(2))
+	eventually(t, "the second lane waits for long", func() bool { return second.stalled(time.Now()) })
+	h.start()
+	h.prepare()
+	eventually(t, "the second lane is sealed too", func() bool { return e.spool.Live(frame.Logs) == logsLaneAt(3) })
+	third := e.lanes.get(logsLaneAt(3))
+	eventually(t, "the sealed lanes leave", func() bool {
+		for seq := range uint32(2) {
+			if e.Unsent(logsLaneAt(seq+1)) == 11 {
+				confirm(t, h, e.spool.Epoch(), custody.Accepted{Lane: logsLaneAt(seq + 1).String(), Confirmed: 10})
+			}
+		}
+		return !slices.ContainsFunc(e.spool.Lanes(), func(l frame.Lane) bool { return l.Signal == frame.Logs && l.Seq < 3 })
+	})
+	e.append(t, 5)
+	eventually(t, "the third lane is shipped", func() bool { return third.shipped.Load() == 5 })
+}
+
+func TestALaneThatTheSpoolHasLetGoEnds(t *testing.T) {
+	h := newHub(t)
+	h.prepare()
+	e := startEdge(t, t.TempDir(), h.ClientURL())
+	eventually(t, "connected", e.LinkUp)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l := e.newLane(logsLaneAt(99))
+		l.fresh = true
+		l.run(t.Context())
+	}()
+	eventually(t, "it ends", func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 func reversed(s []uint32) []uint32 {
 	s = slices.Clone(s)
 	slices.Reverse(s)

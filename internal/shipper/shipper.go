@@ -171,14 +171,14 @@ func (sh *Shipper) Run(ctx context.Context, nc *nats.Conn) error {
 	if err != nil {
 		return fmt.Errorf("JetStream: %w", err)
 	}
-	sh.nc, sh.js = nc, js
-	sub, err := nc.Subscribe(hub.CustodySubject(sh.config.Origin), func(msg *nats.Msg) { sh.confirmed(ctx, msg) })
+	sh.nc, sh.js, sh.lanes.life = nc, js, ctx
+	sub, err := nc.Subscribe(hub.CustodySubject(sh.config.Origin), func(msg *nats.Msg) { sh.confirmed(msg) })
 	if err != nil {
 		return fmt.Errorf("subscribe to confirmations: %w", err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a connection already closed
 
-	sh.followSpool(ctx)
+	sh.followSpool()
 	sh.running.Go(func() { sh.greetRegularly(ctx) })
 	sh.running.Go(func() { sh.saveRegularly(ctx) })
 	sh.running.Go(func() { sh.watch(ctx) })
@@ -203,7 +203,7 @@ func (sh *Shipper) watch(ctx context.Context) {
 		}
 		for _, signal := range frame.Signals {
 			if l := sh.lanes.get(sh.spool.Live(signal)); l != nil && l.stalled(time.Now()) && !sh.lanes.outage(signal) {
-				sh.sealAndFollow(ctx, l, "the hub has taken nothing of it")
+				sh.sealAndFollow(l, "the hub has taken nothing of it")
 				sh.lanes.setOutage(signal, true)
 			}
 		}
@@ -223,12 +223,12 @@ func (sh *Shipper) seal(signal frame.Signal) {
 }
 
 // sealAndFollow ends a live lane and ships the one that follows it.
-func (sh *Shipper) sealAndFollow(ctx context.Context, l *lane, why string) {
+func (sh *Shipper) sealAndFollow(l *lane, why string) {
 	if sh.config.Recovery != LiveFirst {
 		return
 	}
 	sh.seal(l.name.Signal)
-	sh.followSpool(ctx)
+	sh.followSpool()
 	if l.sealed.Load() {
 		sh.log.Info("what was left behind is shipped beside what is current, and after it",
 			zap.Stringer("sealed_lane", l.name), zap.Stringer("live_lane", sh.spool.Live(l.name.Signal)), zap.String("because", why))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -446,5 +447,47 @@ func unwrapAll(err error) error {
 			return err
 		}
 		err = u.Unwrap()
+	}
+}
+
+// A pipe in the place of a file must not keep the start waiting for a writer.
+func TestAPipeInThePlaceOfAFileIsNotWaitedFor(t *testing.T) {
+	o := Options{Dir: t.TempDir(), SegmentBytes: 4 << 10}
+	s := open(t, o)
+	for i := 1; i <= 20; i++ {
+		add(t, s, frame.Logs, i, 500)
+	}
+	s.Close()
+	segments, err := filepath.Glob(filepath.Join(o.Dir, laneDirName(logs), "*"+segmentSuffix))
+	if err != nil || len(segments) < 3 {
+		t.Fatal(segments, err)
+	}
+	for _, path := range []string{indexPath(segments[1]), filepath.Join(o.Dir, registryName), filepath.Join(o.Dir, identityName)} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opened := make(chan *Spool, 1)
+	go func() {
+		s, err := Open(o)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- s
+	}()
+	select {
+	case s = <-opened:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the start waits")
+	}
+	if s == nil {
+		return
+	}
+	defer s.Close()
+	if got := readAll(t, s, logs, 0, 1<<20); len(got) != 20 {
+		t.Fatalf("%d frames of 20", len(got))
 	}
 }

@@ -161,6 +161,7 @@ func (e *examiner) readLedger() error {
 	entry := e.lane.ledger.load(e.in.spool.opts.fs)
 	switch {
 	case entry == nil && len(e.lane.segments) == 0:
+	case entry == nil && e.in.retired(e.lane):
 	case entry == nil && errors.Is(err, fs.ErrNotExist):
 		e.damage(Damage{File: name, What: "it is missing: the lane's losses are known only as far as its frames tell"})
 	case entry == nil:

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // fileSystem is what the spool asks of a disk. The tests put one under it that
@@ -47,10 +48,16 @@ func (osFS) ReadDir(dir string) ([]fs.DirEntry, error) { return os.ReadDir(dir) 
 func (osFS) Rename(from, to string) error              { return os.Rename(from, to) }
 func (osFS) Remove(path string) error                  { return os.Remove(path) }
 
+// OpenFile opens regular files only. Without O_NONBLOCK a pipe in the place of one
+// would keep the collector waiting for somebody to write to it.
 func (osFS) OpenFile(path string, flag int) (file, error) {
-	f, err := os.OpenFile(path, flag, 0o640)
+	f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	return osFile{f}, nil
 }

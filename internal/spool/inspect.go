@@ -183,6 +183,13 @@ func (in *Inspection) listLane(l *lane) (known bool, strangers []string, err err
 	return known, strangers, nil
 }
 
+// retired says that a lane's files are gone by now: confirmed to its end, it was
+// deleted after it had been listed.
+func (in *Inspection) retired(l *lane) bool {
+	_, _, err := in.listLane(l)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && len(l.segments) == 0
+}
+
 func (in *Inspection) measureQuarantine() {
 	entries, err := os.ReadDir(filepath.Join(in.Dir, quarantineName))
 	if err != nil {

@@ -215,6 +215,27 @@ func fileExists(path string) bool {
 	return err == nil
 }
 
+// A lane that is confirmed to its end between being listed and looked at.
+func TestALaneRetiredMeanwhileIsNoDamage(t *testing.T) {
+	o := Options{Dir: t.TempDir()}
+	s := open(t, o)
+	for i := 1; i <= 5; i++ {
+		add(t, s, frame.Logs, i, 500)
+	}
+	seal(t, s, frame.Logs)
+	in, err := Inspect(o.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Confirm(logs, 5)
+	if !s.Retire(logs) {
+		t.Fatal("the lane was not retired")
+	}
+	if _, err := in.Examine(logs, Examination{Damage: func(d Damage) { t.Errorf("damage: %s", &d) }}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestInspectionCannotWrite(t *testing.T) {
 	var fsys fileSystem = readOnlyFS{}
 	dir := t.TempDir()
