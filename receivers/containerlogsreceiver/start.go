@@ -33,7 +33,7 @@ func (r *reader) firstOffset(f *file, now time.Time) error {
 	if keep >= f.size && f.size > 0 {
 		return nil
 	}
-	f.offset = lineStartBefore(f.handle, f.size-keep, r.buffer)
+	f.offset = lineStartBefore(f.handle, max(0, f.size-keep), r.buffer)
 	f.scanned = f.offset
 	if f.offset > 0 {
 		r.skippedFiles++

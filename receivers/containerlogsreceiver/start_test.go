@@ -52,6 +52,18 @@ func TestFirstStartReadsYoungFilesWholeAndOfOldOnesTheLastBytes(t *testing.T) {
 	n.expect(want...)
 }
 
+func TestFirstStartReadsWhatIsWrittenLaterToEmptyFiles(t *testing.T) {
+	for _, startAt := range []string{startAtRecent, startAtEnd, startAtBeginning} {
+		t.Run(startAt, func(t *testing.T) {
+			n := newNode(t)
+			n.config.StartAt = startAt
+			w := newWriter(t, n.log("api"))
+			n.start()
+			n.expect(w.lines("api", 0, 5)...)
+		})
+	}
+}
+
 func TestFirstStartDoesNotTrustAFirstLineWithoutTime(t *testing.T) {
 	n := newNode(t)
 	n.config.StartAt = startAtRecent
