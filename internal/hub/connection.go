@@ -55,9 +55,9 @@ func (c *Connection) Check() error {
 		parsed, err := url.Parse(text)
 		switch {
 		case err != nil:
-			problems = append(problems, fmt.Errorf("urls: %q: %w", text, err))
+			problems = append(problems, fmt.Errorf("urls: cannot be read; write scheme://host:port (%w)", innermost(err)))
 		case parsed.Host == "":
-			problems = append(problems, fmt.Errorf("urls: %q has no host; write scheme://host:port", text))
+			problems = append(problems, fmt.Errorf("urls: %q has no host; write scheme://host:port", withoutUser(text)))
 		default:
 			switch parsed.Scheme {
 			case "nats", "tls":
@@ -65,11 +65,11 @@ func (c *Connection) Check() error {
 			case "ws", "wss":
 				web++
 			default:
-				problems = append(problems, fmt.Errorf("urls: %q: scheme must be nats, tls, ws or wss", text))
+				problems = append(problems, fmt.Errorf("urls: %q: scheme must be nats, tls, ws or wss", withoutUser(text)))
 			}
 			if port := parsed.Port(); port != "" {
 				if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-					problems = append(problems, fmt.Errorf("urls: %q: the port must be between 1 and 65535", text))
+					problems = append(problems, fmt.Errorf("urls: %q: the port must be between 1 and 65535", withoutUser(text)))
 				}
 			}
 		}
@@ -88,6 +88,27 @@ func (c *Connection) servers() []string {
 		}
 	}
 	return servers
+}
+
+// Address is the servers for people to read: without the users, passwords and
+// tokens that URLs may hold.
+func (c *Connection) Address() string { return strings.Join(withoutUsers(c.servers()), ",") }
+
+func withoutUsers(servers []string) []string {
+	plain := make([]string, len(servers))
+	for i, text := range servers {
+		plain[i] = withoutUser(text)
+	}
+	return plain
+}
+
+func withoutUser(text string) string {
+	parsed, err := url.Parse(text)
+	if err != nil {
+		return "an address that cannot be read"
+	}
+	parsed.User = nil
+	return parsed.String()
 }
 
 func (c *Connection) wantsTLS() bool {
@@ -193,9 +214,9 @@ func (c *Connection) Dial(ctx context.Context, name string) (*nats.Conn, error) 
 	case err == nil:
 		return nc, nil
 	case errors.Is(err, nats.ErrAuthorization):
-		return nil, fmt.Errorf("the hub at %s refuses these credentials: %w", c.URLs, err)
+		return nil, fmt.Errorf("the hub at %s refuses these credentials: %w", c.Address(), err)
 	}
-	return nil, fmt.Errorf("the hub at %s cannot be reached: %w: is it running, and is this the right address?", c.URLs, err)
+	return nil, fmt.Errorf("the hub at %s cannot be reached: %w: is it running, and is this the right address?", c.Address(), err)
 }
 
 func call(f func()) {
@@ -222,7 +243,7 @@ func reportConnectErrors(log *zap.Logger) nats.ConnErrHandler {
 		}
 		told[why] = now
 		log.Warn("the hub cannot be reached; data is kept on disk and the connection retried",
-			zap.Strings("servers", nc.Servers()), zap.Error(err))
+			zap.Strings("servers", withoutUsers(nc.Servers())), zap.Error(err))
 	}
 }
 

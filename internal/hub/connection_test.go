@@ -37,3 +37,16 @@ func TestEveryCauseOfAFailedConnectIsLoggedOnceAMinute(t *testing.T) {
 		require.Len(t, lines.All(), 3)
 	})
 }
+
+func TestNoMessageShowsThePasswordOfAURL(t *testing.T) {
+	for _, urls := range []string{
+		"nats://edge:secret@hub.example:4222, nats://secret@other.example", "http://edge:secret@hub", "nats://edge:secret@hub:99999", "nats://edge:secret@", "nats://edge:secret@hub :1",
+	} {
+		c := Connection{URLs: urls}
+		require.NotContains(t, c.Address(), "secret")
+		if err := c.Check(); err != nil {
+			require.NotContains(t, err.Error(), "secret")
+		}
+	}
+	require.Equal(t, "nats://hub.example:4222,nats://other.example", (&Connection{URLs: "nats://edge:secret@hub.example:4222, nats://secret@other.example"}).Address())
+}

@@ -108,11 +108,11 @@ func (o *options) read(ctx context.Context, now time.Time) ([]gap, error) {
 	values, err := o.values(ctx, nc)
 	switch {
 	case errors.Is(err, jetstream.ErrBucketNotFound):
-		return nil, fmt.Errorf("the hub at %s has no bucket %s: no relay has run on it yet", o.connection.URLs, hub.CustodyBucket)
+		return nil, fmt.Errorf("the hub at %s has no bucket %s: no relay has run on it yet", o.connection.Address(), hub.CustodyBucket)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
-		return nil, fmt.Errorf("the server at %s has no JetStream for this account: is it the hub, and are these the relay's credentials? (%w)", o.connection.URLs, err)
+		return nil, fmt.Errorf("the server at %s has no JetStream for this account: is it the hub, and are these the relay's credentials? (%w)", o.connection.Address(), err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("the hub at %s did not answer within %s: it is busy, or these credentials may not read the bucket %s", o.connection.URLs, o.timeout, hub.CustodyBucket)
+		return nil, fmt.Errorf("the hub at %s did not answer within %s: it is busy, or these credentials may not read the bucket %s", o.connection.Address(), o.timeout, hub.CustodyBucket)
 	case err != nil:
 		return nil, fmt.Errorf("read the bucket %s: %w", hub.CustodyBucket, err)
 	}
