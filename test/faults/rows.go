@@ -57,6 +57,7 @@ var rows = []row{
 	{name: "backend-400", about: "Loki answers 400: what it refuses is lost, and named", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute, mayLose: true, run: trouble(behaviour{status: http.StatusBadRequest})},
 	{name: "link-cut", about: "the link is reset in the middle of publishes", times: 10, full: 50, stage: stage{link: cuttable, pad: 200}, run: cutLink},
 	{name: "link-half-open", about: "the link swallows everything, then resets or goes on", times: 3, full: 10, hold: 8 * time.Second, fullHold: 90 * time.Second, stage: stage{link: cuttable}, run: halfOpenLink},
+	{name: "outage", about: "the link is down long enough for lanes to be sealed twice, and nothing is started again", times: 1, full: 3, hold: 75 * time.Second, fullHold: 75 * time.Second, stage: stage{link: cuttable}, run: outlastOutage},
 	{name: "link-lossy", about: "300 ms delay, three packets of ten lost", times: 1, full: 1, hold: 25 * time.Second, fullHold: 2 * time.Minute, stage: stage{link: lossy, rate: 500}, run: bearLossyLink},
 	{name: "disk-full", about: "a 64 MiB file system is full while the link is down: evictions are named", times: 1, full: 1, hold: 30 * time.Second, fullHold: 2 * time.Minute,
 		stage: stage{link: cuttable, rate: 500, pad: 1024, spoolMax: "32MiB", disk: "64m"}, mayLose: true, skip: smallDisk, run: fillDisk},
@@ -232,6 +233,25 @@ func cutLink(ctx context.Context, s *scene, d dose) error {
 			return err
 		}
 		if err := s.link.Restore(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outlastOutage lasts longer than twice the default ship::seal_after: the live lane
+// is sealed during the outage and again at its end, and what comes is shipped by the
+// lanes begun meanwhile.
+func outlastOutage(ctx context.Context, s *scene, d dose) error {
+	for range d.times {
+		s.link.Cut()
+		if err := pause(ctx, d.hold); err != nil {
+			return err
+		}
+		if err := s.link.Restore(); err != nil {
+			return err
+		}
+		if err := pause(ctx, 15*time.Second); err != nil {
 			return err
 		}
 	}
