@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -160,7 +161,7 @@ func (c *Connection) Connect(ctx context.Context, name string, inProcess nats.In
 			}
 			call(events.Disconnected)
 		}),
-		nats.ReconnectErrHandler(reportConnectErrors(log)),
+		nats.ReconnectErrHandler(reportConnectErrors(log, c.TLS.CertFile != "" || c.TLS.CertPem != "")),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			fields := []zap.Field{zap.Error(err)}
 			if sub != nil {
@@ -232,7 +233,7 @@ const reportInterval = time.Minute
 // minute, so that a day without a link does not fill the node's disk with log
 // lines. Per cause, because the first is often not the one that tells: a server
 // that refuses a client's certificate may be heard of as a reset connection first.
-func reportConnectErrors(log *zap.Logger) nats.ConnErrHandler {
+func reportConnectErrors(log *zap.Logger, certificate bool) nats.ConnErrHandler {
 	told := make(map[string]time.Time) // handlers of one connection are called one after another
 	return func(nc *nats.Conn, err error) {
 		now := time.Now()
@@ -242,9 +243,21 @@ func reportConnectErrors(log *zap.Logger) nats.ConnErrHandler {
 			return
 		}
 		told[why] = now
-		log.Warn("the hub cannot be reached; data is kept on disk and the connection retried",
-			zap.Strings("servers", withoutUsers(nc.Servers())), zap.Error(err))
+		fields := []zap.Field{zap.Strings("servers", withoutUsers(nc.Servers())), zap.Error(err)}
+		if !certificate && refusedInHandshake(err) {
+			fields = append(fields, zap.String("check", "the hub may want a client certificate and none is configured: tls::cert_file and tls::key_file"))
+		}
+		log.Warn("the hub cannot be reached; data is kept on disk and the connection retried", fields...)
 	}
+}
+
+// refusedInHandshake says that a server may have ended a connection for want of a
+// client certificate. With TLS 1.3 a client has shaken hands by then: it reads the
+// server's alert, or finds the connection closed first.
+func refusedInHandshake(err error) bool {
+	text := err.Error()
+	return slices.ContainsFunc([]string{"certificate required", "bad certificate", "handshake failure", "closed by remote after TLS handshake"},
+		func(part string) bool { return strings.Contains(text, part) })
 }
 
 // innermost is the error without the addresses and ports of this one attempt.

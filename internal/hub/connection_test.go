@@ -19,7 +19,7 @@ import (
 func TestEveryCauseOfAFailedConnectIsLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, lines := observer.New(zap.WarnLevel)
-		report := reportConnectErrors(zap.New(core))
+		report := reportConnectErrors(zap.New(core), false)
 		attempt := 0
 		reset := func() error { // differs from attempt to attempt in its port
 			attempt++
@@ -32,6 +32,8 @@ func TestEveryCauseOfAFailedConnectIsLoggedOnceAMinute(t *testing.T) {
 			time.Sleep(10 * time.Second)
 		}
 		require.Len(t, lines.All(), 2)
+		require.NotContains(t, lines.All()[0].ContextMap(), "check")
+		require.Contains(t, lines.All()[1].ContextMap()["check"], "client certificate")
 		time.Sleep(time.Minute)
 		report(&nats.Conn{}, refused)
 		require.Len(t, lines.All(), 3)

@@ -163,7 +163,7 @@ func TestTLSWithOwnAuthorityAndClientCertificates(t *testing.T) {
 	refused := newCollector(t, filepath.Join(dir, "refused"), "store-0022", url, map[string]string{"LONGHAUL_NATS_TLS_CA": ca.file})
 	start(t, refused.Process)
 	sendRecords(t, refused, 10)
-	requireRefused(t, refused, "store-0022", "certificate required")
+	requireRefused(t, refused, "store-0022", "the hub may want a client certificate")
 }
 
 func TestSecureWebSocket(t *testing.T) {
