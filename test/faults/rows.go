@@ -57,12 +57,12 @@ var rows = []row{
 	{name: "backend-400", about: "Loki answers 400: what it refuses is lost, and named", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute, mayLose: true, run: trouble(behaviour{status: http.StatusBadRequest})},
 	{name: "link-cut", about: "the link is reset in the middle of publishes", times: 10, full: 50, stage: stage{link: cuttable, pad: 200}, run: cutLink},
 	{name: "link-half-open", about: "the link swallows everything, then resets or goes on", times: 3, full: 10, hold: 8 * time.Second, fullHold: 90 * time.Second, stage: stage{link: cuttable}, run: halfOpenLink},
-	{name: "outage", about: "the link is down long enough for lanes to be sealed twice, and nothing is started again", times: 1, full: 3, hold: 75 * time.Second, fullHold: 75 * time.Second, stage: stage{link: cuttable}, run: outlastOutage},
+	{name: "outage", about: "the link is down long enough for lanes to be sealed twice, and nothing is started again", times: 1, full: 3, hold: 75 * time.Second, fullHold: 75 * time.Second, stage: stage{link: cuttable}, run: outage(15 * time.Second)},
 	{name: "link-lossy", about: "300 ms delay, three packets of ten lost", times: 1, full: 1, hold: 25 * time.Second, fullHold: 2 * time.Minute, stage: stage{link: lossy, rate: 500}, run: bearLossyLink},
 	{name: "disk-full", about: "a 64 MiB file system is full while the link is down: evictions are named", times: 1, full: 1, hold: 30 * time.Second, fullHold: 2 * time.Minute,
 		stage: stage{link: cuttable, rate: 500, pad: 1024, spoolMax: "32MiB", disk: "64m"}, mayLose: true, skip: smallDisk, run: fillDisk},
 	{name: "quota", about: "the spool reaches max_bytes in an outage: evictions are named", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute,
-		stage: stage{link: cuttable, rate: 1000, pad: 1536, spoolMax: "8MiB"}, mayLose: true, run: fillSpool},
+		stage: stage{link: cuttable, rate: 1000, pad: 1536, spoolMax: "8MiB"}, mayLose: true, run: outage(3 * time.Second)},
 	{name: "spool-damage", about: "bits flipped in a spool's files, or files cut short, then a start: losses are named", times: 50, full: 1000, stage: stage{link: cuttable}, mayLose: true, run: damageSpool},
 	{name: "spool-damage-cold", about: "the same to a spool from which nothing has left and into which nothing comes: what is named is what is missing", times: 20, full: 200,
 		stage: stage{link: cuttable, linkDown: true, pad: 768, spoolMax: "8MiB"}, mayLose: true, run: damageColdSpool},
@@ -239,23 +239,25 @@ func cutLink(ctx context.Context, s *scene, d dose) error {
 	return nil
 }
 
-// outlastOutage lasts longer than twice the default ship::seal_after: the live lane
-// is sealed during the outage and again at its end, and what comes is shipped by the
-// lanes begun meanwhile.
-func outlastOutage(ctx context.Context, s *scene, d dose) error {
-	for range d.times {
-		s.link.Cut()
-		if err := pause(ctx, d.hold); err != nil {
-			return err
+// outage takes the link away for as long as the dose says, and leaves it alone for a
+// while after that. Longer than twice ship::seal_after, the live lane is sealed during
+// the outage and again at its end.
+func outage(after time.Duration) func(context.Context, *scene, dose) error {
+	return func(ctx context.Context, s *scene, d dose) error {
+		for range d.times {
+			s.link.Cut()
+			if err := pause(ctx, d.hold); err != nil {
+				return err
+			}
+			if err := s.link.Restore(); err != nil {
+				return err
+			}
+			if err := pause(ctx, after); err != nil {
+				return err
+			}
 		}
-		if err := s.link.Restore(); err != nil {
-			return err
-		}
-		if err := pause(ctx, 15*time.Second); err != nil {
-			return err
-		}
+		return nil
 	}
-	return nil
 }
 
 // halfOpenLink ends the black hole with a reset, and every third time by going
@@ -344,22 +346,6 @@ func fill(path string) error {
 		}
 		if !isDiskFull(err) {
 			return fmt.Errorf("fill the disk: %w", err)
-		}
-	}
-	return nil
-}
-
-func fillSpool(ctx context.Context, s *scene, d dose) error {
-	for range d.times {
-		s.link.Cut()
-		if err := pause(ctx, d.hold); err != nil {
-			return err
-		}
-		if err := s.link.Restore(); err != nil {
-			return err
-		}
-		if err := pause(ctx, 3*time.Second); err != nil {
-			return err
 		}
 	}
 	return nil
