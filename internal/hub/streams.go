@@ -38,7 +38,17 @@ type Streams struct {
 	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
 	// Replicas is the number of hub servers that keep each message: 1, 3 or 5.
 	Replicas int `mapstructure:"replicas"`
+	// Partitions is how many parts each stream is cut into, by cluster and node; relays
+	// share them. A relay that starts with another number than the hub has changes it.
+	Partitions int `mapstructure:"partitions"`
 }
+
+const (
+	// DefaultPartitions lets 16 relays share the work.
+	DefaultPartitions = 16
+	// MaxPartitions bounds the consumers on a hub: one a signal, partition and destination.
+	MaxPartitions = 256
+)
 
 // Validate reports every problem with its key.
 func (s *Streams) Validate() error {
@@ -48,6 +58,9 @@ func (s *Streams) Validate() error {
 	}
 	if s.Replicas != 1 && s.Replicas != 3 && s.Replicas != 5 {
 		problems = append(problems, fmt.Errorf("replicas: must be 1, 3 or 5, not %d", s.Replicas))
+	}
+	if s.Partitions < 1 || s.Partitions > MaxPartitions {
+		problems = append(problems, fmt.Errorf("partitions: must be from 1 to %d, not %d", MaxPartitions, s.Partitions))
 	}
 	return errors.Join(problems...)
 }
