@@ -157,6 +157,8 @@ func TestTheHolderGoesOnWhenTheHubHasLostItsStore(t *testing.T) {
 	js := h.connect()
 	require.NoError(t, js.DeleteKeyValue(t.Context(), hub.CustodyBucket))
 	require.NoError(t, js.DeleteStream(t.Context(), hub.StreamName(frame.Logs)))
+	_, err := a.owned()[0].Consumer(t.Context(), frame.Logs, hub.DefaultDestination)
+	require.NoError(t, err, "who reads need not wait for the stream to be made again")
 	until(t, "both have been told", func() bool {
 		a.lock.Lock()
 		defer a.lock.Unlock()
