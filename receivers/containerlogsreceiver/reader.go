@@ -202,8 +202,8 @@ func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 	if !seenEmpty {
 		return false, nil
 	}
-	if f.rotated { // only now it is to be seen what it is a copy of
-		return r.recognised(f)
+	if f.rotated {
+		return true, r.recognised(ctx, f)
 	}
 	// It may have been filled and copied away since it was seen empty.
 	if err := r.cutOf(ctx, f.path); err != nil {

@@ -194,24 +194,48 @@ func (r *reader) isAtPath(f *file) bool {
 	return id == f.id
 }
 
-// recognised looks at a rotated file that was empty when it was found: by now it
-// may be seen to be a copy.
-func (r *reader) recognised(f *file) (again bool, err error) {
+// recognised looks at a rotated file that was empty when it was found: only now
+// it is to be seen whether it is a copy, and when its text begins.
+func (r *reader) recognised(ctx context.Context, f *file) error {
+	if !r.awaited(f) { // nobody takes over what it has inherited
+		for s := range f.pending {
+			if !f.pending[s].moved {
+				if err := r.flushPending(ctx, f, stream(s), false); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	before := f.disinherit()
-	if err := r.resumeCopy(f); err != nil {
-		r.trouble(f.path, err)
-	}
-	f.after = before
-	if f.begin != beginLiveCopy {
-		return before != nil, nil
-	}
 	for _, other := range r.files {
 		if other.after == f {
 			other.after = before
 		}
+		for s := range other.pending {
+			if other.pending[s].origin == f {
+				other.pending[s].origin = f.pending[s].origin
+			}
+		}
 	}
-	r.forget(f)
-	return true, nil
+	f.pending = [2]pending{}
+	if err := r.resumeCopy(f); err != nil {
+		r.trouble(f.path, err)
+	}
+	if f.begin == beginLiveCopy {
+		r.forget(f)
+		return nil
+	}
+	r.files = slices.Delete(r.files, slices.Index(r.files, f), slices.Index(r.files, f)+1)
+	next := r.atPath[f.path]
+	if next == nil {
+		next = r.leftAt(f.path)
+	}
+	if next == nil {
+		r.files = append(r.files, f)
+	} else {
+		r.place(f, next)
+	}
+	return nil
 }
 
 // truncated begins a file anew that was cut off or overwritten. If it was
@@ -278,7 +302,7 @@ func (r *reader) resumeCopy(f *file) error {
 		}
 		f.begin, f.offset, f.scanned, f.format = beginCopy, original.offset, original.offset, original.format
 		f.pending, original.pending = original.pending, [2]pending{}
-		original.copied = true
+		original.copied, original.begun = true, false
 		return nil
 	}
 	var furthest *position
@@ -337,12 +361,12 @@ func (r *reader) inherit(f *file) {
 	}
 }
 
-// disinherit gives back what a file that was not begun has inherited, for a file
-// that was found to come between, and returns the file it is from; nil for none.
+// disinherit gives back what a file has inherited that was not begun, for another
+// one that was found to come between; it returns the file it is from, nil for none.
 func (f *file) disinherit() (before *file) {
 	for s := range f.pending {
 		p := &f.pending[s]
-		if p.origin == nil || p.from >= 0 {
+		if p.origin == nil || p.from >= 0 || p.moved {
 			continue
 		}
 		before = p.origin
@@ -442,7 +466,7 @@ func (r *reader) settle(ctx context.Context) error {
 				}
 			}
 		}
-		if f.leaving && !f.failed && (f.gzip || now.Sub(f.quietAt) >= r.timing.drainGrace) {
+		if f.leaving && !f.failed && (f.gzip && !f.unfinished() || now.Sub(f.quietAt) >= r.timing.drainGrace) {
 			if err := r.finish(ctx, f); err != nil {
 				return err
 			}

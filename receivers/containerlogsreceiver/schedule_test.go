@@ -121,17 +121,17 @@ func (s *schedule) step(step int) {
 			s.copy(step)
 		}
 	case 4:
-		s.drain()
+		s.drainToLose()
 		s.write(step) // into a file that is open
 		require.NoError(s.t, os.Remove(s.path))
 		s.note("remove")
 		s.reopen()
 		s.heldOpen = true
 	case 5:
-		s.drain()
+		s.drainToLose()
 		require.NoError(s.t, os.Truncate(s.path, 0))
 		s.note("truncate")
-		s.file = nil
+		s.begin()
 	case 6:
 		s.drain()
 		s.deleteRotated(s.random.IntN(1 + len(s.rotated)))
@@ -190,6 +190,7 @@ func (s *schedule) joined(step int) {
 	for i := range texts {
 		s.unfinished = append(s.unfinished, func() {
 			numbers = append(numbers, s.line())
+			s.continues = s.continues || s.file[0] > numbers[0]
 			s.writer.write("stderr", tags[i], texts[i])
 			s.note("write stderr %s %q", tags[i], texts[i])
 			if i == len(texts)-1 {
@@ -236,7 +237,7 @@ func (s *schedule) copy(step int) {
 func (s *schedule) reopen() {
 	s.note("reopen")
 	s.writer.reopen()
-	s.file = nil
+	s.begin()
 }
 
 // nextName makes room for one more rotated log and names it.
@@ -311,6 +312,16 @@ func (s *schedule) stop() {
 	s.note("stop")
 	s.node.stop()
 	s.note("stopped")
+}
+
+// drainToLose waits also until positions are saved if a kill would make what is
+// about to be lost seem to be missing from a record.
+func (s *schedule) drainToLose() {
+	s.drain()
+	if s.kills && s.continues {
+		s.waitSaved()
+		s.allSaved()
+	}
 }
 
 func (s *schedule) stopOrStart() {

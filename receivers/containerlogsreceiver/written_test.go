@@ -25,7 +25,12 @@ type written struct {
 	lines []line
 	runs  map[string]run // by the body that such a record has; bodies are unique
 	file  []int          // the lines the log at its path holds now
+
+	continues bool // the first of them end a record that began in the log before
 }
+
+// begin notes that the log is empty now.
+func (w *written) begin() { w.file, w.continues = nil, false }
 
 // add notes a record written in lines, which are joined by between.
 func (w *written) add(between string, lines ...int) func(texts ...string) {
@@ -50,7 +55,7 @@ func (w *written) copied() {
 	for _, i := range w.file {
 		w.lines[i].copies++
 	}
-	w.file = nil
+	w.begin()
 }
 
 // killed notes that what is not saved may be read again.
