@@ -190,6 +190,9 @@ func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 		if !f.after.settled() || f.after.after != nil {
 			return false, nil
 		}
+		if r.observe(f.after); !f.after.settled() { // it left after it was last looked at
+			return true, nil
+		}
 		r.inherit(f)
 	}
 	if !f.changed {

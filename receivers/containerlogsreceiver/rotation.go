@@ -259,8 +259,11 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 	r.openSiblings(f, f.compared, true)
 	r.logger.Info("container log was truncated; reading it from its beginning", zap.String("path", f.path),
 		zap.Int64("offset", f.offset), zap.Int64("size", f.size), zap.Bool("copy_found", f.copied))
-	for s := range f.pending { // a copy has them, or they come from one
-		if !f.copied && !f.pending[s].moved {
+	// What is pending goes on in a copy, or comes from the file before one, unless
+	// there is none.
+	lost := f.offset > 0 && !f.copied
+	for s := range f.pending {
+		if lost && !f.pending[s].moved {
 			if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 				return err
 			}
@@ -268,7 +271,7 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 	}
 	f.offset, f.scanned, f.format, f.long = 0, 0, formatUnknown, longLine{}
 	f.large, f.fresh, f.compared = false, true, modified
-	if f.was = (fingerprint{}); !f.copied {
+	if f.was = (fingerprint{}); lost {
 		f.pending = [2]pending{}
 	}
 	f.copied, f.changed = false, true // meanwhile it may have been truncated again
