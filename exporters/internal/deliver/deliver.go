@@ -51,6 +51,10 @@ type Sender struct {
 	// Hint says in a few words what an operator should do about a status that
 	// means the backend or the endpoint is set up wrongly. Optional.
 	Hint func(status int) string
+	// Answered says of a reply that is not final by its status that the caller
+	// wants it nevertheless: it concerns a part of the request only, and says
+	// nothing about how busy the backend is. Optional.
+	Answered func(Reply) bool
 
 	notBefore atomic.Int64 // unix nanoseconds; the server asked to be left alone until then
 	trouble   Burst
@@ -91,13 +95,14 @@ func (s *Sender) Post(ctx context.Context, url string, header http.Header, body 
 			continue
 		}
 		reply, err := s.attempt(ctx, url, header, body)
-		slots.release(verdicts(ctx, reply, err))
+		final := err == nil && s.final(reply)
+		slots.release(verdicts(ctx, reply, err, final))
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return Reply{}, fmt.Errorf("send to %s: %w", s.Backend, context.Cause(ctx))
 		case err != nil:
 			last = err
-		case Final(reply.Status):
+		case final:
 			s.tenant.tookOne()
 			return reply, nil
 		default:
@@ -195,6 +200,10 @@ func (s *Sender) refusal(reply Reply) error {
 		}
 	}
 	return fmt.Errorf("status %d: %s", reply.Status, text)
+}
+
+func (s *Sender) final(reply Reply) bool {
+	return Final(reply.Status) || s.Answered != nil && s.Answered(reply)
 }
 
 // Final says whether a status is an answer that repeating the same request

@@ -31,6 +31,7 @@ type Settings struct {
 	Concurrency ConcurrencyConfig
 	Logger      *zap.Logger
 	Hint        func(status int) string // see Sender; optional
+	Answered    func(Reply) bool        // see Sender; optional
 	// MaxTenants is how many tenants are told apart at a time. Those longest out
 	// of use are forgotten above it, so it is exceeded only by those in use.
 	// Default 16384.
@@ -106,12 +107,13 @@ func (s *Senders) newSender(name string) *Sender {
 		backend = fmt.Sprintf("%s, tenant %q", backend, name)
 	}
 	return &Sender{
-		Backend: backend,
-		Client:  s.set.Client,
-		Retry:   s.set.Retry,
-		Logger:  s.set.Logger,
-		Hint:    s.set.Hint,
-		tenant:  &tenant{of: s, name: name, limit: newLimit(s.set.Concurrency.Min, initialLimit, s.set.Concurrency.Max)},
+		Backend:  backend,
+		Client:   s.set.Client,
+		Retry:    s.set.Retry,
+		Logger:   s.set.Logger,
+		Hint:     s.set.Hint,
+		Answered: s.set.Answered,
+		tenant:   &tenant{of: s, name: name, limit: newLimit(s.set.Concurrency.Min, initialLimit, s.set.Concurrency.Max)},
 	}
 }
 
@@ -222,10 +224,12 @@ func (s slots) release(own, shared verdict) {
 // verdicts says what an attempt's end means for the limit of its tenant and for
 // the one shared with others. Being told to slow down (429) is a matter of the tenant:
 // backends count their rates by tenant.
-func verdicts(ctx context.Context, reply Reply, err error) (own, shared verdict) {
+func verdicts(ctx context.Context, reply Reply, err error, final bool) (own, shared verdict) {
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
 		return silent, silent // the caller's wish
+	case final:
+		return borne, borne
 	case err != nil, reply.Status/100 == 5, reply.Status == http.StatusRequestTimeout:
 		return congested, congested
 	case reply.Status == http.StatusTooManyRequests:
