@@ -69,6 +69,12 @@ const (
 	ClassHeader = "Longhaul-Class"
 	// ReasonHeader says, on a rejected frame, why.
 	ReasonHeader = "Longhaul-Reason"
+	// DestinationHeader says, on a rejected frame, for which destination it was
+	// refused; DefaultDestination when it is absent.
+	DestinationHeader = "Longhaul-Destination"
+	// ReplayHeader is set on a frame that an operator sends again from the rejected
+	// stream: the destination it is for. To every other it is a repeat.
+	ReplayHeader = "Longhaul-Replay"
 )
 
 // ErrSubject is returned for a subject that is not one of longhaul's.
