@@ -129,7 +129,7 @@ func (o *options) values(ctx context.Context, nc *nats.Conn) (map[custody.Spool]
 	if err != nil {
 		return nil, err
 	}
-	watcher, err := bucket.Watch(ctx, hub.ClusterKeys(o.cluster), jetstream.IgnoreDeletes())
+	watcher, err := bucket.WatchFiltered(ctx, hub.ClusterKeys(o.cluster), jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, err
 	}
