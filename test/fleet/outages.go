@@ -203,6 +203,9 @@ func curve(ctx context.Context, w *world, r *report) (err error) {
 	if err := w.idle(ctx, r); err != nil {
 		return err
 	}
+	if err := w.warm(ctx, r); err != nil {
+		return err
+	}
 	say("all signals for %v, %.3f of the ordinary load", 2*w.phase, w.load)
 	w.fleet.Follow(edge.Ordinary(w.load, w.signals...))
 	if err := pause(ctx, 2*time.Second); err != nil { // the first frames wait for company

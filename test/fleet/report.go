@@ -22,7 +22,7 @@ func mib(n int64) float64 { return float64(n) / (1 << 20) }
 // report is what a run has found.
 type report struct {
 	world                            *world
-	idle, together                   span
+	idle, warm, together             span
 	costs                            map[frame.Signal]span
 	idleResident                     int64
 	resident, hubResident, hubStored int64
@@ -102,6 +102,9 @@ func (r *report) print(to io.Writer) {
 		row("when the fleet writes nothing", "relays %.3f cores, %.0f MiB; hub %.3f cores; hub in %.2f, out %.2f MB/s", cores(r.idle.relay, r.idle.seconds),
 			mib(r.idleResident), cores(r.idle.hub, r.idle.seconds), float64(r.idle.inBytes)/r.idle.seconds/1e6, float64(r.idle.outBytes)/r.idle.seconds/1e6)
 	}
+	if s := &r.warm; s.seconds > 0 {
+		row("the first frames of every node", "%.0f items/s, relays %.2f CPU s per million items, %.1f s in all", s.perSecond(s.allItems()), s.relay.Seconds()/float64(s.allItems())*1e6, s.seconds)
+	}
 	row("relay, resident at most", "%.0f MiB", mib(r.resident))
 	row("hub, resident and stored at most", "%.0f, %.0f MiB", mib(r.hubResident), mib(r.hubStored))
 	row("drained at the end", "in %.1f s", r.drained.Seconds())
@@ -156,6 +159,9 @@ func (r *report) problems() (list []string) {
 	add(r.wrongs.Misplaced, "frames arrived under the name of another cluster")
 	add(r.wrongs.Unknown, "frames arrived that nobody wrote")
 	add(r.wrongs.Untrue, "times frames were confirmed that had not arrived")
+	if example := r.wrongs.Example(); example != "" {
+		list = append(list, "for example: "+example)
+	}
 	add(r.stats.Disputes, "times a spool was taken for a copy")
 	add(r.stats.Unread, "messages of the relays could not be read")
 	for _, signal := range order {
@@ -211,7 +217,7 @@ func (r *report) line() string {
 // verdict is an error when something is wrong.
 func (r *report) verdict() error {
 	if problems := r.problems(); len(problems) > 0 {
-		return errors.New(strings.Join(problems, "; "))
+		return errors.New("the run is not as it should be: see WRONG above")
 	}
 	return r.appendPoint()
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/test/fleet/edge"
+	"github.com/longhaul/longhaul/test/fleet/frames"
 )
 
 // script is what happens to a fleet that is connected and quiet.
@@ -29,6 +30,8 @@ func scriptNames() []string { return slices.Sorted(maps.Keys(scripts)) }
 const (
 	// idleTime is how long a connected fleet is watched that writes nothing.
 	idleTime = 10 * time.Second
+	// warmEvery is how long a fleet takes to write a frame of each node.
+	warmEvery = 5 * time.Second
 	// drainLimit bounds the wait for what is left at the end.
 	drainLimit = 3 * time.Minute
 	// drainStill is how long nothing may arrive before what is missing counts as lost:
@@ -76,6 +79,22 @@ func (w *world) idle(ctx context.Context, r *report) (err error) {
 	return err
 }
 
+// warm lets every node write a frame of each kind, as fast as they are taken: what
+// relays and backends know of a fleet is there when measuring begins.
+func (w *world) warm(ctx context.Context, r *report) error {
+	say("every node writes %d frames of each signal, for the relays to know it", frames.Variants)
+	s, err := w.measure(ctx, func(ctx context.Context) error {
+		count, err := w.fleet.WriteEach(ctx, frames.Variants, warmEvery, w.signals)
+		if err != nil {
+			return err
+		}
+		say("%d frames were written", count)
+		return w.arrived(ctx)
+	})
+	r.warm = s
+	return err
+}
+
 // only measures one signal by itself, to its last frame's arrival.
 func (w *world) only(ctx context.Context, r *report, signal frame.Signal) error {
 	say("%s alone for %v, %.2f of the ordinary load", signal, w.phase, w.load)
@@ -114,6 +133,9 @@ func (w *world) arrived(ctx context.Context) error {
 // steady is an ordinary day.
 func steady(ctx context.Context, w *world, r *report) error {
 	if err := w.idle(ctx, r); err != nil {
+		return err
+	}
+	if err := w.warm(ctx, r); err != nil {
 		return err
 	}
 	for _, signal := range w.signals {

@@ -5,6 +5,7 @@
 package book
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +46,8 @@ type Wrongs struct {
 	Unknown int64
 	// Untrue are confirmations of frames that had not arrived.
 	Untrue int64
+
+	example string
 }
 
 // page is one node's.
@@ -123,6 +126,7 @@ func (b *Book) Arrived(signal frame.Signal, items int, at time.Time, arrivals []
 		m := &arrivals[i].Marker
 		add.Expected += int64(m.Samples)
 		if named := arrivals[i].Named; named != "" && named != arrivals[i].Cluster {
+			wrongs.example = fmt.Sprintf("%s of node %d arrived as %q", m.Signal, m.Origin, named)
 			wrongs.Misplaced++
 		}
 		if int(m.Origin) >= len(b.nodes) {
@@ -155,10 +159,13 @@ func (w *Wrongs) add(more *Wrongs) {
 	w.Misplaced += more.Misplaced
 	w.Unknown += more.Unknown
 	w.Untrue += more.Untrue
+	if w.example == "" {
+		w.example = more.example
+	}
 }
 
-// Any says whether something is wrong.
-func (w *Wrongs) Any() bool { return *w != Wrongs{} }
+// Example tells of one of them.
+func (w *Wrongs) Example() string { return w.example }
 
 type verdict int
 
@@ -187,6 +194,7 @@ func (p *page) arrived(m *frames.Marker, wrongs *Wrongs) verdict {
 	t.arrived[at] |= bit
 	if m.Number < t.highest {
 		wrongs.Disorder++
+		wrongs.example = fmt.Sprintf("frame %d of node %d, life %d, lane %s arrived behind %d", m.Number, m.Origin, m.Life, t.lane, t.highest)
 	}
 	t.highest = max(t.highest, m.Number)
 	for t.has(t.whole + 1) {
@@ -214,7 +222,7 @@ func (b *Book) Confirmed(node int, life uint8, lane frame.Lane, number uint64) {
 	if untrue {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.wrongs.Untrue++
+		b.wrongs.add(&Wrongs{Untrue: 1, example: fmt.Sprintf("node %d, life %d, lane %s was confirmed up to %d", node, life, lane, number)})
 	}
 }
 

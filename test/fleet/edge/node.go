@@ -119,7 +119,7 @@ func (n *Node) write(signal frame.Signal, templates []*frames.Template, at time.
 	t := templates[(n.index+n.turn)%len(templates)]
 	if signal == frame.Metrics { // each target once a turn
 		l := n.live[signal]
-		t = templates[(l.end()+uint64(l.name.Seq))%uint64(len(templates))]
+		t = templates[(l.end()+uint64(l.name.Seq)+uint64(n.index))%uint64(len(templates))]
 	}
 	l := n.live[signal]
 	number := l.write(t, at)

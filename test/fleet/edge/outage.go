@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"crypto/rand"
 	"time"
 
@@ -106,4 +107,31 @@ func (f *Fleet) Skew(node int, by time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.skew = by
+}
+
+// WriteEach lets every node write so many frames of each signal, one in every
+// interval, spread over it.
+func (f *Fleet) WriteEach(ctx context.Context, times int, interval time.Duration, signals []frame.Signal) (count int, err error) {
+	step := interval / time.Duration(len(f.nodes))
+	start := time.Now()
+	for round := range times {
+		for i, n := range f.nodes {
+			due := start.Add(interval*time.Duration(round) + step*time.Duration(i))
+			if wait := time.Until(due); wait > tickStep {
+				select {
+				case <-ctx.Done():
+					return count, ctx.Err()
+				case <-time.After(wait):
+				}
+			}
+			n.mu.Lock()
+			for _, signal := range signals {
+				n.write(signal, (*f.round.Load())[signal], time.Now())
+				count++
+			}
+			n.pump(time.Now())
+			n.mu.Unlock()
+		}
+	}
+	return count, nil
 }

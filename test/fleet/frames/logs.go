@@ -88,11 +88,12 @@ func (p *logsPrototype) marshal() ([]byte, error) {
 	return (&plog.ProtoMarshaler{}).MarshalLogs(p.logs)
 }
 
-// marker is one more line of the first container.
+// marker is a line of one more container, the same in all frames: a backend that
+// keeps order keeps it for each container.
 func (p *logsPrototype) marker() ([]byte, error) {
 	marked := plog.NewLogs()
 	resource := marked.ResourceLogs().AppendEmpty()
-	p.logs.ResourceLogs().At(0).Resource().CopyTo(resource.Resource())
+	describePod(resource.Resource().Attributes(), markerProgram)
 	records := resource.ScopeLogs().AppendEmpty().LogRecords()
 	addRecord(records, placeholderText)
 	records.At(0).SetTimestamp(placeholderTime)

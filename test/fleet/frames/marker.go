@@ -36,6 +36,8 @@ const (
 	MarkerMetric = "fleet_frame"
 	MarkerLabel  = "fleet_lane"
 	MarkerSpan   = "fleet-frame"
+	// markerProgram is what the markers of logs and metrics say they are from.
+	markerProgram = "fleet"
 )
 
 // What stands in a template's marker until a frame is made of it. All are as long

@@ -149,12 +149,12 @@ func (m *metricsPrototype) marshal() ([]byte, error) {
 	return (&pmetric.ProtoMarshaler{}).MarshalMetrics(m.metrics)
 }
 
-// marker is one more metric of the target. Its series is that of the origin and
-// lane; the value has the number.
+// marker is a metric of one more target, the same in all frames. Its series is that
+// of the origin and lane; the value has the number.
 func (m *metricsPrototype) marker() ([]byte, error) {
 	marked := pmetric.NewMetrics()
 	resource := marked.ResourceMetrics().AppendEmpty()
-	m.metrics.ResourceMetrics().At(0).Resource().CopyTo(resource.Resource())
+	resource.Resource().Attributes().PutStr("service.name", markerProgram) // no more: target_info is made of the rest
 	scope := resource.ScopeMetrics().AppendEmpty()
 	scope.Scope().SetName(scrapeScope)
 	metric := scope.Metrics().AppendEmpty()

@@ -29,9 +29,9 @@ type Sizes struct {
 // DefaultSizes are those of an ordinary node: 50 lines and 20 spans a second.
 var DefaultSizes = Sizes{Logs: 50, Spans: 20}
 
-// variants of logs and traces are made in each round, so that not all frames of a
-// moment are alike.
-const variants = 4
+// Variants of each signal are made in each round, so that not all frames of a moment
+// are alike.
+const Variants = 4
 
 // prototype is telemetry of which templates are made.
 type prototype interface {
@@ -56,7 +56,7 @@ func NewMaker(dir string, sizes Sizes) (*Maker, error) {
 		return nil, errors.New("a frame has at least two items, one of them the marker")
 	}
 	m := &Maker{prototypes: make(map[frame.Signal][]prototype)}
-	for v := range variants {
+	for v := range Variants {
 		m.prototypes[frame.Logs] = append(m.prototypes[frame.Logs], newLogs(c, v*3, sizes.Logs-1))
 		m.prototypes[frame.Traces] = append(m.prototypes[frame.Traces], newTraces(c, v*29, sizes.Spans-1))
 	}
