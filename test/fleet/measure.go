@@ -19,7 +19,7 @@ type reading struct {
 	at               time.Time
 	relay, hub, self time.Duration // CPU
 	counts           map[frame.Signal]book.Counts
-	traffic          traffic
+	traffic          lab.NATSTraffic
 }
 
 func (w *world) read(ctx context.Context) (r reading, err error) {
@@ -39,7 +39,7 @@ func (w *world) read(ctx context.Context) (r reading, err error) {
 		return r, err
 	}
 	r.hub, r.self = hub.CPU, self.CPU
-	if r.traffic, err = w.hub.traffic(ctx); err != nil {
+	if r.traffic, err = w.hub.Traffic(ctx); err != nil {
 		return r, err
 	}
 	r.counts, _ = w.book.Counts()
@@ -137,11 +137,11 @@ func (w *world) sampleResidents(ctx context.Context) {
 		}
 	}
 	hub, _ := lab.UsageOf(w.hub.PID())
-	kept, _ := w.hub.traffic(ctx)
+	kept, _ := w.hub.Traffic(ctx)
 	r := &w.resident
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.relay, r.hub, r.hubStored = max(r.relay, largest), max(r.hub, hub.Resident), max(r.hubStored, kept.JetStream.Stats.Store)
+	r.relay, r.hub, r.hubStored = max(r.relay, largest), max(r.hub, hub.Resident), max(r.hubStored, kept.JetStream.Stats.Stored)
 	r.relaySamples = append(r.relaySamples, largest)
 }
 
@@ -163,7 +163,7 @@ func (r *residents) stop() {
 
 // profileCPU writes the first relay's CPU profile of so many seconds to a file.
 func (w *world) profileCPU(ctx context.Context, name string, d time.Duration) error {
-	url := fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/profile?seconds=%d", w.hub.profilePort, int(d.Seconds()))
+	url := fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/profile?seconds=%d", w.profilePort, int(d.Seconds()))
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

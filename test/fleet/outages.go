@@ -94,7 +94,7 @@ func hubRestart(ctx context.Context, w *world, r *report) error {
 		return err
 	}
 	say("the hub is killed")
-	w.hub.down = true
+	w.hubDown = true
 	if err := w.hub.Kill(); err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func hubRestart(ctx context.Context, w *world, r *report) error {
 	if err := w.hub.Start(ctx); err != nil {
 		return err
 	}
-	w.hub.down = false
+	w.hubDown = false
 	if err := w.until(ctx, "connect again", 2*time.Minute, func() (bool, string) {
 		s := w.fleet.Stats()
 		return s.Connected == w.fleet.Nodes(), fmt.Sprintf("%d of %d nodes are connected again", s.Connected, w.fleet.Nodes())
@@ -131,7 +131,7 @@ func relayKill(ctx context.Context, w *world, r *report) error {
 	}
 	w.book.TakeDelays()
 	say("a relay is killed")
-	w.hub.relayDown = true
+	w.relayDown = true
 	if err := w.relays[0].Kill(); err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func relayKill(ctx context.Context, w *world, r *report) error {
 	if err := w.relays[0].Start(ctx); err != nil {
 		return err
 	}
-	w.hub.relayDown = false
+	w.relayDown = false
 	start = time.Now()
 	if err := w.backlogGone(ctx); err != nil {
 		return err

@@ -28,13 +28,16 @@ const (
 // world is everything that runs.
 type world struct {
 	options
-	book     *book.Book
-	fleet    *edge.Fleet
-	sink     *sink.Sink
-	hub      *hub
-	relays   []*lab.Relay
-	backends backends
-	resident residents
+	book   *book.Book
+	fleet  *edge.Fleet
+	sink   *sink.Sink
+	hub    *lab.NATS
+	relays []*lab.Relay
+	// hubDown and relayDown say that it is so on purpose.
+	hubDown, relayDown bool
+	profilePort        int
+	backends           backends
+	resident           residents
 
 	stop    context.CancelFunc // of the fleet
 	running sync.WaitGroup
@@ -62,7 +65,7 @@ func newWorld(ctx context.Context, o options, checkout string) (w *world, err er
 	if w.sink, err = sink.New(sinks); err != nil {
 		return w, err
 	}
-	if w.hub, err = newHub(o.bin, o.dir); err != nil {
+	if w.hub, err = lab.NewNATS(lab.NATSOptions{Binary: filepath.Join(o.bin, "nats-server"), Dir: filepath.Join(o.dir, "hub")}); err != nil {
 		return w, err
 	}
 	if err := w.hub.Start(ctx); err != nil {
@@ -83,7 +86,7 @@ func newWorld(ctx context.Context, o options, checkout string) (w *world, err er
 		return w, err
 	}
 	w.fleet, err = edge.New(edge.Options{
-		Hub: w.hub.addr, Clusters: o.clusters, PerNode: o.perCluster, Connections: connections, SealAfter: sealAfter,
+		Hub: w.hub.Addr, Clusters: o.clusters, PerNode: o.perCluster, Connections: connections, SealAfter: sealAfter,
 	}, w.book, maker)
 	return w, err
 }
@@ -115,7 +118,7 @@ func (w *world) newRelay(i int) (*lab.Relay, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.hub.profilePort = port
+		w.profilePort = port
 		overlay = filepath.Join(dir, "profile.yaml")
 		if err := os.WriteFile(overlay, fmt.Appendf(nil, relayProfile, port), 0o644); err != nil {
 			return nil, err
@@ -124,7 +127,7 @@ func (w *world) newRelay(i int) (*lab.Relay, error) {
 	return lab.NewRelay(lab.RelayOptions{
 		Binary: filepath.Join(w.bin, "longhaul-relay"), Dir: dir, Overlay: overlay,
 		LokiURL: w.sink.URL, PrometheusURL: w.sink.URL, JaegerOTLP: w.sink.GRPC,
-		Env: map[string]string{"LONGHAUL_NATS_URL": "nats://" + w.hub.addr, "LONGHAUL_HUB_MAX_BYTES": w.hubMax},
+		Env: map[string]string{"LONGHAUL_NATS_URL": w.hub.URL, "LONGHAUL_HUB_MAX_BYTES": w.hubMax},
 	})
 }
 
@@ -186,11 +189,11 @@ func (w *world) alive() error {
 	if err := w.sink.Trouble(); err != nil {
 		return fmt.Errorf("a sink was sent what it does not understand: %w", err)
 	}
-	if !w.hub.down && !w.hub.Running() {
+	if !w.hubDown && !w.hub.Running() {
 		return fmt.Errorf("the hub has ended; the end of its log:\n%s", w.hub.LogTail(2000))
 	}
 	for _, relay := range w.relays {
-		if !w.hub.relayDown && !relay.Running() {
+		if !w.relayDown && !relay.Running() {
 			return fmt.Errorf("a relay has ended; the end of its log:\n%s", relay.LogTail(2000))
 		}
 	}

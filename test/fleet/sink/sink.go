@@ -109,6 +109,9 @@ func New(o Options) (*Sink, error) {
 	mux.HandleFunc("POST /loki/api/v1/push", s.handler(o.Loki, s.loki))
 	mux.HandleFunc("POST /otlp/v1/logs", s.handler(o.Loki, s.otlpLogs))
 	mux.HandleFunc("POST /api/v1/write", s.handler(o.Prometheus, s.write))
+	mux.HandleFunc("GET /config", s.settings(o.Loki, lokiSettings))
+	mux.HandleFunc("GET /runtime_config", s.settings(o.Loki, "overrides: {}\n"))
+	mux.HandleFunc("GET /api/v1/status/config", s.settings(o.Prometheus, prometheusSettings))
 	s.server.Handler = mux
 	s.serving.Go(func() { _ = s.server.Serve(web) }) // both end when they are told to
 	s.serving.Go(func() { _ = s.grpc.Serve(rpc) })
@@ -181,12 +184,44 @@ func (s *Sink) handler(backend string, take taker) http.HandlerFunc {
 			batch.At, batch.Bytes = time.Now(), b.packed.Len()
 			s.options.Taken(batch)
 		}
-		for name, values := range answer.header {
-			w.Header()[name] = values
-		}
-		w.WriteHeader(answer.status)
-		_, _ = w.Write(answer.body) // a client that has gone sends again
+		answer.write(w)
 	}
+}
+
+// What a relay may ask a backend for at its start: settings as they are recommended.
+const (
+	lokiSettings = `ingester: {max_chunk_age: 2h0m0s}
+limits_config:
+  reject_old_samples: true
+  reject_old_samples_max_age: 1w
+  creation_grace_period: 10m
+  per_stream_rate_limit: 3MB
+  per_stream_rate_limit_burst: 15MB
+  shard_streams: {time_sharding_enabled: true, time_sharding_ignore_recent: 40m0s}
+`
+	prometheusSettings = `{"status":"success","data":{"yaml":"storage:\n  tsdb:\n    out_of_order_time_window: 72h\n"}}`
+)
+
+func (s *Sink) settings(backend, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a := answer{body: []byte(text), status: http.StatusOK}
+		if backend != "" {
+			var err error
+			if a, err = s.handOn(backend, r, nil); err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+		}
+		a.write(w)
+	}
+}
+
+func (a *answer) write(w http.ResponseWriter) {
+	for name, values := range a.header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // a client that has gone asks again
 }
 
 func (s *Sink) complain(err error) { s.trouble.CompareAndSwap(nil, &err) }
