@@ -139,7 +139,7 @@ func (e *lokiExporter) Start(ctx context.Context, host component.Host) error {
 	}
 	e.client = client
 	e.senders = deliver.NewSenders(deliver.Settings{
-		Backend: "Loki", Client: client, Retry: e.cfg.Retry, Concurrency: e.cfg.Concurrency, Logger: e.set.Logger, Hint: hint, MaxTenants: maxTenants,
+		Backend: "Loki", Client: client, Retry: e.cfg.Retry, Concurrency: e.cfg.Concurrency, Logger: e.set.Logger, Hint: hint, Answered: aboutOneStream, MaxTenants: maxTenants,
 	})
 	e.observed, err = e.senders.Observe(e.set.MeterProvider.Meter(scopeName), e.set.ID.String())
 	if err != nil {

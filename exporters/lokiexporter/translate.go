@@ -234,11 +234,19 @@ func scopeKey(resource uint64, scope pcommon.InstrumentationScope) uint64 {
 	return h.Sum64()
 }
 
+// hashMap does not depend on the order of the attributes.
 func hashMap(h *maphash.Hash, m pcommon.Map) {
+	var sum uint64
 	for name, value := range m.All() {
-		hashText(h, name)
-		hashText(h, value.AsString())
+		var one maphash.Hash
+		one.SetSeed(keySeed)
+		hashText(&one, name)
+		hashText(&one, value.AsString())
+		sum += one.Sum64()
 	}
+	var number [8]byte
+	binary.LittleEndian.PutUint64(number[:], sum)
+	_, _ = h.Write(number[:])
 }
 
 func hashText(h *maphash.Hash, text string) {

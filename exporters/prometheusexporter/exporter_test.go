@@ -26,7 +26,7 @@ type running struct {
 	telemetry *componenttest.Telemetry
 }
 
-func start(t *testing.T, endpoint string, change func(*Config)) running {
+func start(t testing.TB, endpoint string, change func(*Config)) running {
 	t.Helper()
 	telemetry := componenttest.NewTelemetry()
 	set := exportertest.NewNopSettings(component.MustNewType("prometheus"))
@@ -49,7 +49,7 @@ func start(t *testing.T, endpoint string, change func(*Config)) running {
 
 // counter returns a counter of the exporter by reason; "" holds the value
 // without one.
-func (r running) counter(t *testing.T, name string) map[string]int64 {
+func (r running) counter(t testing.TB, name string) map[string]int64 {
 	t.Helper()
 	values := make(map[string]int64)
 	m, err := r.telemetry.GetMetric(name)

@@ -43,7 +43,7 @@ type exposition struct {
 	served map[string]int      // by target and scraper
 }
 
-func serve(t *testing.T) *exposition {
+func serve(t testing.TB) *exposition {
 	t.Helper()
 	e := &exposition{pages: make(map[string][][]byte), served: make(map[string]int)}
 	for _, target := range []string{"node", "process", "redis-a"} { // real exporters
@@ -61,7 +61,7 @@ func serve(t *testing.T) *exposition {
 	return e
 }
 
-func (e *exposition) load(t *testing.T, target string, files []string) {
+func (e *exposition) load(t testing.TB, target string, files []string) {
 	t.Helper()
 	require.NotEmpty(t, files, "no pages of %s", target)
 	slices.Sort(files)
@@ -166,7 +166,7 @@ func (r *relayed) seen() map[int64]bool {
 	return maps.Clone(r.times)
 }
 
-func scrape(t *testing.T, config string, to consumer.Metrics) {
+func scrape(t testing.TB, config string, to consumer.Metrics) {
 	t.Helper()
 	var raw map[string]any
 	require.NoError(t, yaml.Unmarshal([]byte(config), &raw))

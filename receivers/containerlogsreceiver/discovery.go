@@ -165,8 +165,16 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 func (r *reader) leave(path string, f *file) {
 	delete(r.atPath, path)
 	f.leaving, f.quietAt = true, time.Now()
+	r.observe(f)
+}
+
+// observe looks at the size of a file that may not be looked at again soon.
+func (r *reader) observe(f *file) {
+	if f.handle == nil || f.givenUp {
+		return
+	}
 	if info, err := f.handle.Stat(); err == nil {
-		f.observe(info, f.quietAt)
+		f.observe(info, time.Now())
 	}
 }
 

@@ -50,6 +50,8 @@ type file struct {
 	chain    bool      // rotated files beside it are to be looked for first
 	since    time.Time // and ones never seen count if written to since then
 	failed   bool      // the last read failed; tried again after the next look
+	begun    bool      // some of it was read since it was opened or truncated
+	rotated  bool      // found beside its path
 	leaving  bool      // no longer at its path: closed at its end
 	gzip     bool      // compressed: never changes
 	givenUp  bool      // deleted and closed unread
