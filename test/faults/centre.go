@@ -108,6 +108,9 @@ func (s *scene) openHub(ctx context.Context, w *world, n int) (addrs []string, e
 			return nil, err
 		}
 	}
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return nil, err
+	}
 	var routes []string
 	for i := range n {
 		routes = append(routes, fmt.Sprintf("%q", fmt.Sprintf("nats://127.0.0.1:%d", ports[3*i+1])))
