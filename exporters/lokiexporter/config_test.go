@@ -33,7 +33,7 @@ func TestConfigIsRead(t *testing.T) {
 	url, err := cfg.pushURL()
 	require.NoError(t, err)
 	require.Equal(t, "https://loki.example:3100/tenants/loki/api/v1/push", url)
-	require.Equal(t, "restaurants", cfg.Tenant)
+	require.Equal(t, "restaurants", cfg.Tenant.Default)
 	require.Equal(t, 5*time.Second, cfg.Timeout)
 	require.Equal(t, 64*bytesize.KiB, cfg.MaxLineSize)
 	require.Equal(t, 512*bytesize.KiB, cfg.MaxRequestSize)
@@ -54,7 +54,7 @@ func TestDefaultConfigIsValid(t *testing.T) {
 func TestValidateNamesEveryBadKey(t *testing.T) {
 	err := confmap.Validate(load(t, "loki/nonsense"))
 	for _, key := range []string{
-		"endpoint:", "timeout:", "compression:", "tenant:", "labels::a:", "labels::k8s.cluster.name:", "level_label:",
+		"endpoint:", "timeout:", "compression:", "tenant: default:", "labels::a:", "labels::k8s.cluster.name:", "level_label:",
 		"max_line_size:", "max_request_size:", "initial_interval:", "max_interval:", "max_elapsed_time:",
 	} {
 		require.ErrorContains(t, err, key)

@@ -1,9 +1,12 @@
 package lokiexporter
 
 import (
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/longhaul/longhaul/exporters/internal/deliver"
 )
 
 // refusal is a number of entries that Loki refused for one reason.
@@ -47,6 +50,24 @@ var knownRefusals = []struct {
 	{"has duplicate label name", "duplicate_label_names", true},
 	{"missing required labels", "missing_enforced_labels", true},
 	{"ingestion blocked for user", "blocked_ingestion", true},
+}
+
+// Answers 429 that concern one stream, not its tenant.
+const (
+	wordsStreamLimit = "maximum active stream limit exceeded"
+	wordsStreamRate  = "er stream rate limit exceeded" // "Per" or "per"
+)
+
+// aboutOneStream says whether an answer asks to wait with one stream only. Which
+// others of the request were stored it does not say.
+func aboutOneStream(reply deliver.Reply) bool {
+	return reply.Status == http.StatusTooManyRequests &&
+		(strings.Contains(reply.Body, wordsStreamLimit) || strings.Contains(reply.Body, wordsStreamRate))
+}
+
+// overRate says whether waiting a little may be enough.
+func overRate(reply deliver.Reply) bool {
+	return aboutOneStream(reply) && strings.Contains(reply.Body, wordsStreamRate)
 }
 
 var (
@@ -142,7 +163,7 @@ func entriesOf(text string, count int, r *request) int {
 	entries := 0
 	for _, p := range r.parts {
 		if strings.Contains(text, p.labels) {
-			entries += len(p.entries)
+			entries += len(p.order)
 		}
 	}
 	return max(entries, count)

@@ -24,10 +24,67 @@ func clientTo(endpoint string) confighttp.ClientConfig {
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func translate(logs plog.Logs) ([]*stream, cuts) {
+// sentStream is a stream as Loki gets it.
+type sentStream struct {
+	labels  string
+	entries []push.Entry
+	bytes   int
+}
+
+type cuts struct{ lines, metadata int }
+
+// decoded returns the streams of a batch as Loki's own types read them.
+func decoded(t require.TestingT, b *batch) []sentStream {
+	var all []sentStream
+	for i := range b.streams {
+		s := &b.streams[i]
+		r := &request{}
+		r.add(part{labels: s.labels, order: b.of(s), bytes: s.bytes, stream: int32(i)})
+		raw := r.appendTo(nil, b)
+		require.Equal(t, len(raw), r.bytes, "the size is known exactly")
+		var message push.PushRequest
+		require.NoError(t, message.Unmarshal(raw))
+		require.Len(t, message.Streams, 1)
+		require.Equal(t, s.labels, message.Streams[0].Labels)
+		again, err := message.Marshal()
+		require.NoError(t, err)
+		require.Equal(t, again, raw, "as the generated code encodes it")
+		all = append(all, sentStream{s.labels, message.Streams[0].Entries, s.bytes})
+	}
+	return all
+}
+
+func cutsOf(b *batch) (c cuts) {
+	for _, e := range b.entries {
+		if e.cut&cutLine != 0 {
+			c.lines++
+		}
+		if e.cut&cutMetadata != 0 {
+			c.metadata++
+		}
+	}
+	return c
+}
+
+func testTranslator() translator {
 	cfg := createDefaultConfig().(*Config)
-	t := translator{labels: newStreamLabels(cfg), maxLineSize: int(cfg.MaxLineSize), now: func() time.Time { return noon }}
-	return t.streams(logs)
+	return translator{labels: newStreamLabels(cfg), maxLineSize: int(cfg.MaxLineSize), now: func() time.Time { return noon }}
+}
+
+func allResources(logs plog.Logs) []int32 {
+	list := make([]int32, logs.ResourceLogs().Len())
+	for i := range list {
+		list[i] = int32(i)
+	}
+	return list
+}
+
+func newBatch() *batch { return batches.New().(*batch) }
+
+func translate(t require.TestingT, logs plog.Logs) ([]sentStream, cuts) {
+	translator, b := testTranslator(), newBatch()
+	translator.translate(b, logs, allResources(logs), policy{})
+	return decoded(t, b), cutsOf(b)
 }
 
 // one translates a single record.
@@ -38,7 +95,7 @@ func one(t *testing.T, resource map[string]any, change func(plog.LogRecord)) (st
 	if change != nil {
 		change(record)
 	}
-	streams, cut := translate(logs)
+	streams, cut := translate(t, logs)
 	require.Len(t, streams, 1)
 	require.Len(t, streams[0].entries, 1)
 	return streams[0].labels, streams[0].entries[0], cut
@@ -70,7 +127,7 @@ func TestServiceNameFallsBack(t *testing.T) {
 
 func TestAStreamAlwaysHasALabel(t *testing.T) {
 	labels := newStreamLabels(&Config{Labels: map[string]string{"host.name": "host"}})
-	require.Equal(t, `{service_name="unknown_service"}`, labels.format(pcommon.NewMap(), "info"))
+	require.Equal(t, `{service_name="unknown_service"}`, string(labels.appendTo(nil, labels.values(nil, pcommon.NewMap()), 0, "info", "")))
 }
 
 func TestAnOverlongLabelIsCutAndKeptWholeInMetadata(t *testing.T) {
@@ -86,14 +143,14 @@ func TestLevelsAreAClosedSet(t *testing.T) {
 	} {
 		record := plog.NewLogRecord()
 		record.SetSeverityNumber(n)
-		require.Equal(t, want, levelOf(record), "severity %d", n)
+		require.Equal(t, want, levelOf(record).String(), "severity %d", n)
 	}
 	for text, want := range map[string]string{
 		"INFO": "info", "Information": "info", "informational": "info", "WARNING": "warn", "err": "error", "CRITICAL": "fatal", "E": "", "user 17 logged in": "", "": "",
 	} {
 		record := plog.NewLogRecord()
 		record.SetSeverityText(text)
-		require.Equal(t, want, levelOf(record), text)
+		require.Equal(t, want, levelOf(record).String(), text)
 	}
 }
 
@@ -205,7 +262,7 @@ func TestWhateverComesLokiAcceptsIt(t *testing.T) {
 				fill(r.Attributes())
 			}
 		}
-		streams, _ := translate(logs)
+		streams, _ := translate(t, logs)
 		labels := make(map[string]bool)
 		for _, s := range streams {
 			require.False(t, labels[s.labels])
@@ -215,7 +272,7 @@ func TestWhateverComesLokiAcceptsIt(t *testing.T) {
 			for i, entry := range s.entries {
 				records--
 				requireLokiAccepts(t, entry)
-				bytes += entry.Size()
+				bytes += sizeOfField(entry.Size())
 				require.False(t, i > 0 && entry.Timestamp.Before(s.entries[i-1].Timestamp), "entries are in order of time")
 				key := fmt.Sprintf("%d %q %q", entry.Timestamp.UnixNano(), entry.Line, entry.StructuredMetadata)
 				require.False(t, distinct[key], "Loki would store two equal entries once")

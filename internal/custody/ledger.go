@@ -71,8 +71,9 @@ type Frame struct {
 // together with its number, and only then told (Stored): a relay that is killed
 // names every loss once, wherever it goes on.
 type Ledger struct {
-	mu     sync.Mutex
-	spools map[Spool]*spool
+	mu      sync.Mutex
+	spools  map[Spool]*spool
+	replays map[replay]struct{} // refused frames that are being delivered again
 }
 
 // NewLedger returns an empty ledger.

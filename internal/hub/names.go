@@ -6,6 +6,8 @@
 // subjects: what stands there is the truth about where a frame came from.
 //
 //	longhaul.frames.<signal>.<cluster>.<node>     edge → hub    frames, kept in one stream a signal
+//	longhaul.parts.<signal>.<count>.<partition>.<cluster>.<node>
+//	                                              in the hub    what the stream makes of it: the subject under which a frame is kept
 //	longhaul.hello.<cluster>.<node>               edge → relay  what the edge holds (core NATS)
 //	longhaul.custody.<cluster>.<node>             relay → edge  what the backends have (core NATS)
 //	longhaul.rejected.<signal>.<cluster>.<node>   relay → hub   frames a backend refused for good
@@ -24,6 +26,7 @@ import (
 
 const (
 	framesPrefix   = "longhaul.frames."
+	partsPrefix    = "longhaul.parts."
 	helloPrefix    = "longhaul.hello."
 	custodyPrefix  = "longhaul.custody."
 	rejectedPrefix = "longhaul.rejected."
@@ -33,10 +36,21 @@ const (
 
 	// RejectedStream keeps frames that a backend refused for good.
 	RejectedStream = "LONGHAUL_REJECTED"
-	// CustodyBucket is the key-value bucket of the relay's watermarks.
+	// CustodyBucket is the key-value bucket of the relays: their watermarks, who they are
+	// and who owns which partition.
 	CustodyBucket = "LONGHAUL_CUSTODY"
 	// ConsumerName is the durable consumer the relay reads each stream with.
 	ConsumerName = "relay"
+
+	// LayoutKey is the bucket key that says into how many partitions the streams are cut.
+	LayoutKey = "layout"
+	// memberPrefix and ownerPrefix begin the keys of the relays that live, and of
+	// who owns a partition. They have two fields, watermarks three or four.
+	memberPrefix = "member."
+	ownerPrefix  = "owner."
+
+	// DefaultDestination is the destination of a receiver that names none.
+	DefaultDestination = "default"
 
 	// MaxNameBytes bounds a cluster or node name, as Kubernetes bounds a label value.
 	MaxNameBytes = 63
@@ -55,6 +69,12 @@ const (
 	ClassHeader = "Longhaul-Class"
 	// ReasonHeader says, on a rejected frame, why.
 	ReasonHeader = "Longhaul-Reason"
+	// DestinationHeader says, on a rejected frame, for which destination it was
+	// refused; DefaultDestination when it is absent.
+	DestinationHeader = "Longhaul-Destination"
+	// ReplayHeader is set on a frame that an operator sends again from the rejected
+	// stream: the destination it is for. To every other it is a repeat.
+	ReplayHeader = "Longhaul-Replay"
 )
 
 // ErrSubject is returned for a subject that is not one of longhaul's.
@@ -105,50 +125,34 @@ func RejectedSubject(signal frame.Signal, o Origin) string {
 	return rejectedPrefix + signal.String() + "." + o.tokens()
 }
 
+// RejectedSubjects matches a signal's rejected frames: of a cluster, a node, or of
+// all where they are empty.
+func RejectedSubjects(signal frame.Signal, cluster, node string) string {
+	of := func(name string) string {
+		if name == "" {
+			return "*"
+		}
+		return token(name)
+	}
+	return rejectedPrefix + signal.String() + "." + of(cluster) + "." + of(node)
+}
+
+// ParseRejectedSubject is the inverse of RejectedSubject.
+func ParseRejectedSubject(subject string) (frame.Signal, Origin, error) {
+	rest, ok := strings.CutPrefix(subject, rejectedPrefix)
+	fields := strings.Split(rest, ".")
+	if !ok || len(fields) != 3 {
+		return 0, Origin{}, fmt.Errorf("%w: %q", ErrSubject, subject)
+	}
+	s, err := parseOrigin(subject, Stored{}, fields[0], fields[1], fields[2])
+	return s.Signal, s.Origin, err
+}
+
 // HelloSubject is where an origin says what it holds.
 func HelloSubject(o Origin) string { return helloPrefix + o.tokens() }
 
 // CustodySubject is where an origin hears what the backends have.
 func CustodySubject(o Origin) string { return custodyPrefix + o.tokens() }
-
-// CustodyKey is the bucket key of one spool's watermarks.
-func CustodyKey(o Origin, epoch frame.Epoch) string {
-	return o.tokens() + "." + epoch.String()
-}
-
-// ClusterKeys matches the bucket keys of a cluster, or of all when it is empty.
-func ClusterKeys(cluster string) string {
-	if cluster == "" {
-		return "*.*.*"
-	}
-	return token(cluster) + ".*.*"
-}
-
-// ParseCustodyKey is the inverse of CustodyKey.
-func ParseCustodyKey(key string) (o Origin, epoch frame.Epoch, err error) {
-	fields := strings.Split(key, ".")
-	if len(fields) != 3 {
-		return o, 0, fmt.Errorf("custody key %q: want 3 fields, have %d", key, len(fields))
-	}
-	if epoch, err = frame.ParseEpoch(fields[2]); err != nil {
-		return o, 0, fmt.Errorf("custody key %q: %w", key, err)
-	}
-	return Origin{untoken(fields[0]), untoken(fields[1])}, epoch, nil
-}
-
-// ParseFrameSubject reads signal and origin from a frame's subject.
-func ParseFrameSubject(subject string) (frame.Signal, Origin, error) {
-	rest, ok := strings.CutPrefix(subject, framesPrefix)
-	fields := strings.Split(rest, ".")
-	if !ok || len(fields) != 3 {
-		return 0, Origin{}, fmt.Errorf("%w: %q", ErrSubject, subject)
-	}
-	signal, err := frame.ParseSignal(fields[0])
-	if err != nil {
-		return 0, Origin{}, fmt.Errorf("%w: %q: %w", ErrSubject, subject, err)
-	}
-	return signal, Origin{untoken(fields[1]), untoken(fields[2])}, nil
-}
 
 // ParseHelloSubject reads the origin from a hello's subject.
 func ParseHelloSubject(subject string) (Origin, error) {

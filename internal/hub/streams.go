@@ -38,7 +38,17 @@ type Streams struct {
 	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
 	// Replicas is the number of hub servers that keep each message: 1, 3 or 5.
 	Replicas int `mapstructure:"replicas"`
+	// Partitions is how many parts each stream is cut into, by cluster and node; relays
+	// share them. A relay that starts with another number than the hub has changes it.
+	Partitions int `mapstructure:"partitions"`
 }
+
+const (
+	// DefaultPartitions lets 16 relays share the work.
+	DefaultPartitions = 16
+	// MaxPartitions bounds the consumers on a hub: one a signal, partition and destination.
+	MaxPartitions = 256
+)
 
 // Validate reports every problem with its key.
 func (s *Streams) Validate() error {
@@ -48,6 +58,9 @@ func (s *Streams) Validate() error {
 	}
 	if s.Replicas != 1 && s.Replicas != 3 && s.Replicas != 5 {
 		problems = append(problems, fmt.Errorf("replicas: must be 1, 3 or 5, not %d", s.Replicas))
+	}
+	if s.Partitions < 1 || s.Partitions > MaxPartitions {
+		problems = append(problems, fmt.Errorf("partitions: must be from 1 to %d, not %d", MaxPartitions, s.Partitions))
 	}
 	return errors.Join(problems...)
 }
@@ -105,17 +118,55 @@ func EnsureRejected(ctx context.Context, js jetstream.JetStream, s Streams) erro
 	return nil
 }
 
+// custodyConfig is the bucket's stream: as the client's key-value store makes it,
+// and with atomic publishing, so that an owner's watermarks are written in one piece.
+func custodyConfig(s Streams) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:               "KV_" + CustodyBucket,
+		Description:        "longhaul: how far each origin's data was accepted by the backends, and who reads what",
+		Subjects:           []string{"$KV." + CustodyBucket + ".>"},
+		MaxMsgsPerSubject:  1,
+		MaxMsgs:            -1,
+		MaxBytes:           -1,
+		MaxMsgSize:         -1,
+		MaxConsumers:       -1,
+		Discard:            jetstream.DiscardNew,
+		Storage:            jetstream.FileStorage,
+		Replicas:           s.Replicas,
+		Duplicates:         DuplicateWindow,
+		AllowRollup:        true,
+		DenyDelete:         true,
+		AllowDirect:        true,
+		AllowAtomicPublish: true,
+		// Revisions are fencing tokens. They must not come again when the bucket was lost
+		// and made anew, so it begins with the time: writes are far fewer than a microsecond each.
+		FirstSeq: uint64(time.Now().UnixMicro()),
+	}
+}
+
 // EnsureCustody creates or opens the bucket of watermarks.
 func EnsureCustody(ctx context.Context, js jetstream.JetStream, s Streams) (jetstream.KeyValue, error) {
-	bucket, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket:      CustodyBucket,
-		Description: "longhaul: how far each origin's data was accepted by the backends",
-		History:     1,
-		Storage:     jetstream.FileStorage,
-		Replicas:    s.Replicas,
-	})
+	want := custodyConfig(s)
+	stream, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = js.CreateStream(ctx, want)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another relay was quicker
+			stream, err = js.Stream(ctx, want.Name)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create key-value bucket %s: %w", CustodyBucket, err)
+	}
+	have := stream.CachedInfo().Config
+	if have.Replicas != want.Replicas || !have.AllowAtomicPublish {
+		have.Replicas, have.AllowAtomicPublish = want.Replicas, true
+		if _, err = js.UpdateStream(ctx, have); err != nil {
+			return nil, fmt.Errorf("update key-value bucket %s: %w", CustodyBucket, err)
+		}
+	}
+	bucket, err := js.KeyValue(ctx, CustodyBucket)
+	if err != nil {
+		return nil, fmt.Errorf("open key-value bucket %s: %w", CustodyBucket, err)
 	}
 	return bucket, nil
 }

@@ -43,7 +43,7 @@ type DeliverConfig struct {
 
 func defaultConfig() *Config {
 	return &Config{
-		Streams:         hub.Streams{MaxBytes: 10 * bytesize.GiB, Replicas: 1},
+		Streams:         hub.Streams{MaxBytes: 10 * bytesize.GiB, Replicas: 1, Partitions: hub.DefaultPartitions},
 		ConfirmInterval: 2 * time.Second,
 		Deliver:         DeliverConfig{Workers: 4, MaxItems: 20_000, MaxBytes: 2 * bytesize.MiB, BufferBytes: 32 * bytesize.MiB},
 	}

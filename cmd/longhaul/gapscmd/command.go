@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -15,16 +14,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"github.com/longhaul/longhaul/cmd/longhaul/hubflags"
 	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/hub"
 )
 
 type options struct {
-	connection hub.Connection
-	cluster    string
-	since      time.Duration
-	output     string
-	timeout    time.Duration
+	hub     hubflags.Flags
+	cluster string
+	since   time.Duration
+	output  string
 }
 
 // NewCommand returns the command `longhaul gaps`.
@@ -64,20 +63,8 @@ The credentials need what a relay's may: to read the key-value bucket
 	flags.StringVar(&o.cluster, "cluster", "", "only this cluster")
 	flags.DurationVar(&o.since, "since", 0, "only what was found within this time, for example 24h (default all)")
 	flags.StringVarP(&o.output, "output", "o", "text", "text or json")
-	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait for the hub")
-	flags.StringVar(&o.connection.URLs, "url", env("LONGHAUL_NATS_URL", "nats://127.0.0.1:4222"), "the hub; several servers with commas ($LONGHAUL_NATS_URL)")
-	flags.StringVar(&o.connection.CredentialsFile, "credentials", env("LONGHAUL_NATS_CREDENTIALS", ""), "NATS credentials file ($LONGHAUL_NATS_CREDENTIALS)")
-	flags.StringVar(&o.connection.TLS.CAFile, "tls-ca", env("LONGHAUL_NATS_TLS_CA", ""), "PEM file of those who may sign the hub's certificate ($LONGHAUL_NATS_TLS_CA)")
-	flags.StringVar(&o.connection.TLS.CertFile, "tls-cert", env("LONGHAUL_NATS_TLS_CERT", ""), "client certificate, PEM file ($LONGHAUL_NATS_TLS_CERT)")
-	flags.StringVar(&o.connection.TLS.KeyFile, "tls-key", env("LONGHAUL_NATS_TLS_KEY", ""), "its key, PEM file ($LONGHAUL_NATS_TLS_KEY)")
+	o.hub.Add(flags)
 	return cmd
-}
-
-func env(name, otherwise string) string {
-	if value := os.Getenv(name); value != "" {
-		return value
-	}
-	return otherwise
 }
 
 func (o *options) validate() error {
@@ -98,9 +85,10 @@ func (o *options) validate() error {
 
 // read returns the gaps that the hub keeps, oldest first.
 func (o *options) read(ctx context.Context, now time.Time) ([]gap, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	ctx, cancel := context.WithTimeout(ctx, o.hub.Timeout)
 	defer cancel()
-	nc, err := o.connection.Dial(ctx, "longhaul gaps")
+	connection := o.hub.Connection()
+	nc, err := connection.Dial(ctx, "longhaul gaps")
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +96,11 @@ func (o *options) read(ctx context.Context, now time.Time) ([]gap, error) {
 	values, err := o.values(ctx, nc)
 	switch {
 	case errors.Is(err, jetstream.ErrBucketNotFound):
-		return nil, fmt.Errorf("the hub at %s has no bucket %s: no relay has run on it yet", o.connection.Address(), hub.CustodyBucket)
+		return nil, fmt.Errorf("the hub at %s has no bucket %s: no relay has run on it yet", connection.Address(), hub.CustodyBucket)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
-		return nil, fmt.Errorf("the server at %s has no JetStream for this account: is it the hub, and are these the relay's credentials? (%w)", o.connection.Address(), err)
+		return nil, fmt.Errorf("the server at %s has no JetStream for this account: is it the hub, and are these the relay's credentials? (%w)", connection.Address(), err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("the hub at %s did not answer within %s: it is busy, or these credentials may not read the bucket %s", o.connection.Address(), o.timeout, hub.CustodyBucket)
+		return nil, fmt.Errorf("the hub at %s did not answer within %s: it is busy, or these credentials may not read the bucket %s", connection.Address(), o.hub.Timeout, hub.CustodyBucket)
 	case err != nil:
 		return nil, fmt.Errorf("read the bucket %s: %w", hub.CustodyBucket, err)
 	}
@@ -141,7 +129,7 @@ func (o *options) values(ctx context.Context, nc *nats.Conn) (map[custody.Spool]
 	if err != nil {
 		return nil, err
 	}
-	watcher, err := bucket.Watch(ctx, hub.ClusterKeys(o.cluster), jetstream.IgnoreDeletes())
+	watcher, err := bucket.WatchFiltered(ctx, hub.ClusterKeys(o.cluster), jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, err
 	}
