@@ -92,6 +92,17 @@ func serveWrites(t *testing.T, answer func(write, http.ResponseWriter)) *fake {
 	return f
 }
 
+// decode2 reads a request of remote write 2.0.
+func decode2(t require.TestingT, body io.Reader) *writev2.Request {
+	compressed, err := io.ReadAll(body)
+	require.NoError(t, err)
+	raw, err := snappy.Decode(nil, compressed)
+	require.NoError(t, err)
+	request := &writev2.Request{}
+	require.NoError(t, request.Unmarshal(raw))
+	return request
+}
+
 func quick(cfg *Config) {
 	cfg.Retry = deliver.RetryConfig{InitialInterval: time.Millisecond, MaxInterval: 2 * time.Millisecond, MaxElapsedTime: 100 * time.Millisecond}
 }

@@ -88,6 +88,7 @@ type deltaSeries struct {
 type counter struct {
 	from, to pcommon.Timestamp // what is covered by this one and those before it without a gap
 	start    pcommon.Timestamp // 0 if unknown
+	fresh    bool              // its first sample needs one before it that says zero
 	turn     uint64            // when it was added to
 
 	number      float64
@@ -119,9 +120,17 @@ type accumulation struct {
 	groups  map[uint64]*deltaGroup
 	group   *deltaGroup // of the resource being translated
 	changed map[*deltaGroup]map[deltaKey]*deltaSeries
-	added   int64
+	begun   []begunCounter
+	added   int64 // series
 	now     time.Time
 	turn    uint64
+}
+
+// begunCounter is a counter that a call began.
+type begunCounter struct {
+	group *deltaGroup
+	key   deltaKey
+	counter
 }
 
 // begin takes the groups with the keys given, waiting for calls that have them.
@@ -208,17 +217,33 @@ func (t *accumulation) commit() {
 	t.release()
 }
 
-// undo forgets what the call added up.
+// undo forgets what the call added up. It keeps where counters began: the server
+// may have stored their samples and failed after that, and the repetition has to
+// begin the same ones, whatever other calls bring meanwhile.
 func (t *accumulation) undo() {
+	for _, b := range t.begun {
+		s := b.group.series[b.key]
+		if s == nil {
+			s = &deltaSeries{}
+			b.group.series[b.key] = s
+			t.added--
+		}
+		s.used, b.group.used = t.now, t.now
+		i, _ := slices.BinarySearchFunc(s.counters, b.to, byEnd)
+		s.counters = slices.Insert(s.counters, i, b.counter)
+		s.bound()
+	}
 	t.owner.size.Add(-t.added)
 	t.release()
 }
+
+func byEnd(c counter, to pcommon.Timestamp) int { return compare(int64(c.to), int64(to)) }
 
 func (t *accumulation) release() {
 	for _, g := range t.groups {
 		<-g.taken
 	}
-	t.groups, t.changed = nil, nil
+	t.groups, t.changed, t.begun = nil, nil, nil
 }
 
 // series returns what is known of a series, to be changed; nil if there is no
@@ -249,13 +274,15 @@ func (t *accumulation) series(key deltaKey) *deltaSeries {
 	return s
 }
 
-// place finds the counter that an interval continues, or begins one: fresh says
-// that it did, and that a counter before it is known.
-func (s *deltaSeries) place(from, to pcommon.Timestamp) (c *counter, fresh bool, reason string) {
+// place finds the counter that an interval continues, or begins one.
+func (t *accumulation) place(key deltaKey, from, to pcommon.Timestamp) (s *deltaSeries, c *counter, reason string) {
 	if to == 0 || from > to {
-		return nil, false, reasonDeltaInvalid
+		return nil, nil, reasonDeltaInvalid
 	}
-	next, _ := slices.BinarySearchFunc(s.counters, to, func(c counter, to pcommon.Timestamp) int { return compare(int64(c.to), int64(to)) })
+	if s = t.series(key); s == nil {
+		return nil, nil, reasonDeltaState
+	}
+	next, _ := slices.BinarySearchFunc(s.counters, to, byEnd)
 	if from == 0 || from == to { // not told: it follows what is known
 		from = to
 		if next > 0 {
@@ -265,36 +292,45 @@ func (s *deltaSeries) place(from, to pcommon.Timestamp) (c *counter, fresh bool,
 	if next < len(s.counters) {
 		switch later := &s.counters[next]; {
 		case from >= later.from: // and to <= later.to
-			return nil, false, reasonDeltaDuplicate
+			return nil, nil, reasonDeltaDuplicate
 		case to <= later.from+sameTime:
 			// before it
 		case from+sameTime >= later.from:
-			return nil, false, reasonDeltaDuplicate
+			return nil, nil, reasonDeltaDuplicate
 		default:
-			return nil, false, reasonDeltaOverlap
+			return nil, nil, reasonDeltaOverlap
 		}
 	}
 	if next > 0 && from <= s.counters[next-1].to+sameTime {
 		c = &s.counters[next-1]
 		c.to = to
-		return c, false, ""
+		return s, c, ""
 	}
-	start := from
+	// Another counter before it is known, which this one must not seem to go on.
+	begun := counter{from: from, to: from, start: from, fresh: next > 0}
 	if from == to {
-		start = 0
+		begun.start, begun.fresh = 0, false
+	} else {
+		t.begun = append(t.begun, begunCounter{t.group, key, begun})
 	}
-	s.counters = slices.Insert(s.counters, next, counter{from: from, to: to, start: start})
-	return &s.counters[next], next > 0, ""
+	begun.to = to
+	s.counters = slices.Insert(s.counters, next, begun)
+	return s, &s.counters[next], ""
 }
 
 // settle is called when a counter got what place found it for.
 func (s *deltaSeries) settle(c *counter, turn uint64) {
-	c.turn = turn
+	c.turn, c.fresh = turn, false
 	i := slices.IndexFunc(s.counters, func(o counter) bool { return o.to == c.to })
 	if i+1 < len(s.counters) && s.counters[i+1].from <= c.to+sameTime {
 		s.counters[i+1].from = c.from // the gap is filled: this one cannot grow any more
 		s.counters = slices.Delete(s.counters, i, i+1)
 	}
+	s.bound()
+}
+
+// bound forgets the counter not added to for longest if there are too many.
+func (s *deltaSeries) bound() {
 	if len(s.counters) > maxCounters {
 		oldest := 0
 		for i := range s.counters {
@@ -306,20 +342,23 @@ func (s *deltaSeries) settle(c *counter, turn uint64) {
 	}
 }
 
-// level adds to a sum that can fall: there is one, without gaps.
-func (s *deltaSeries) level(from, to pcommon.Timestamp) (c *counter, reason string) {
+// level finds the value of a sum that can fall: there is one, without gaps.
+func (t *accumulation) level(key deltaKey, from, to pcommon.Timestamp) (s *deltaSeries, c *counter, reason string) {
 	if to == 0 {
-		return nil, reasonDeltaInvalid
+		return nil, nil, reasonDeltaInvalid
+	}
+	if s = t.series(key); s == nil {
+		return nil, nil, reasonDeltaState
 	}
 	if len(s.counters) == 0 {
 		s.counters = []counter{{from: from, start: from}}
 	}
 	c = &s.counters[0]
 	if to <= c.to {
-		return nil, reasonDeltaLate
+		return nil, nil, reasonDeltaLate
 	}
 	c.to = to
-	return c, ""
+	return s, c, ""
 }
 
 // grown is a counter after a delta was added: the value of its sample.
@@ -329,10 +368,10 @@ type grown[V any] struct {
 	value V
 }
 
-func grow[V any](c *counter, fresh bool, value V) grown[V] {
+func grow[V any](c *counter, value V) grown[V] {
 	g := grown[V]{start: milliseconds(c.start), value: value}
 	// Just after the start: a counter may have ended at it.
-	if at := g.start + 1; fresh && c.start != 0 && at < milliseconds(c.to) {
+	if at := g.start + 1; c.fresh && c.start != 0 && at < milliseconds(c.to) {
 		g.zero = at
 	}
 	return g
@@ -349,25 +388,16 @@ func (t *translation) deltaNumber(s *series, p pmetric.NumberDataPoint, m pmetri
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return refuse(reasonDeltaInvalid)
 	}
-	state := t.delta.series(keyOf(s, 'n'))
-	if state == nil {
-		return refuse(reasonDeltaState)
+	place := t.delta.place
+	if !m.Sum().IsMonotonic() {
+		place = t.delta.level
 	}
-	var (
-		c      *counter
-		fresh  bool
-		reason string
-	)
-	if m.Sum().IsMonotonic() {
-		c, fresh, reason = state.place(p.StartTimestamp(), p.Timestamp())
-	} else {
-		c, reason = state.level(p.StartTimestamp(), p.Timestamp())
-	}
+	state, c, reason := place(keyOf(s, 'n'), p.StartTimestamp(), p.Timestamp())
 	if reason != "" {
 		return refuse(reason)
 	}
 	c.number += v
-	g := grow(c, fresh, c.number)
+	g := grow(c, c.number)
 	state.settle(c, t.delta.next())
 	if g.zero != 0 {
 		s.floats = append(s.floats, floatSample{g.start, g.zero, 0})
@@ -381,17 +411,13 @@ func (t *translation) deltaClassic(count *series, p pmetric.HistogramDataPoint, 
 	if math.IsNaN(now.sum) || math.IsInf(now.sum, 0) {
 		return none, reasonDeltaInvalid
 	}
-	state := t.delta.series(keyOf(count, 'c'))
-	if state == nil {
-		return none, reasonDeltaState
-	}
-	c, fresh, reason := state.place(p.StartTimestamp(), p.Timestamp())
+	state, c, reason := t.delta.place(keyOf(count, 'c'), p.StartTimestamp(), p.Timestamp())
 	if reason != "" {
 		return none, reason
 	}
 	if had := c.classic; had == nil || had.hasSum != now.hasSum || len(had.counts) != len(now.counts) || !slices.Equal(had.bounds, now.bounds) {
 		if had != nil { // other buckets: another counter
-			fresh, c.start = true, p.StartTimestamp()
+			c.fresh, c.start = true, p.StartTimestamp()
 		}
 		c.classic = &classic{hasSum: now.hasSum, counts: make([]uint64, len(now.counts)), bounds: slices.Clone(now.bounds)}
 	}
@@ -401,7 +427,7 @@ func (t *translation) deltaClassic(count *series, p pmetric.HistogramDataPoint, 
 		c.classic.counts[i] += n
 	}
 	written := c.clone()
-	g := grow(c, fresh, written.classic)
+	g := grow(c, written.classic)
 	state.settle(c, t.delta.next())
 	return g, ""
 }
@@ -411,14 +437,10 @@ func (t *translation) deltaExponential(s *series, p pmetric.ExponentialHistogram
 	if math.IsNaN(now.sum) || math.IsInf(now.sum, 0) {
 		return none, reasonDeltaInvalid
 	}
-	state := t.delta.series(keyOf(s, 'e'))
-	if state == nil {
-		return none, reasonDeltaState
-	}
 	if !now.clone().add(now) {
 		return none, reasonBuckets
 	}
-	c, fresh, reason := state.place(p.StartTimestamp(), p.Timestamp())
+	state, c, reason := t.delta.place(keyOf(s, 'e'), p.StartTimestamp(), p.Timestamp())
 	if reason != "" {
 		return none, reason
 	}
@@ -426,10 +448,10 @@ func (t *translation) deltaExponential(s *series, p pmetric.ExponentialHistogram
 	case c.exponential == nil:
 		c.exponential = now
 	case !c.exponential.add(now): // too far apart: another counter
-		fresh, c.start, c.exponential = true, p.StartTimestamp(), now
+		c.fresh, c.start, c.exponential = true, p.StartTimestamp(), now
 	}
 	written := c.clone()
-	g := grow(c, fresh, written.exponential)
+	g := grow(c, written.exponential)
 	state.settle(c, t.delta.next())
 	return g, ""
 }
