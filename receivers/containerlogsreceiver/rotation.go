@@ -294,7 +294,8 @@ func (r *reader) resumeCopy(f *file) error {
 		}
 		print, truncated := original.print, original.was.length > 0
 		// Whatever is known of the original, it may hold that text now.
-		if f.print.length > 0 && (truncated || original.size >= original.offset) && r.beginsAs(original, f.print) {
+		if f.print.length > 0 && r.beginsAs(original, f.print) &&
+			(truncated || original.size >= original.offset || !r.beginsAs(f, print)) {
 			f.begin = beginLiveCopy
 			return nil
 		}
