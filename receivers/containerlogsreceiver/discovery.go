@@ -139,6 +139,8 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	if current != nil {
 		since = current.compared
 		r.leave(path, current)
+	} else if left := r.leftAt(path); left != nil {
+		since = left.compared
 	} else if noted, ok := r.delivery.positions.lastModified(path); ok {
 		since = noted
 	}

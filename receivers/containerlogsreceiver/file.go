@@ -117,8 +117,9 @@ func (c carry) number() int {
 
 func carryOf(number int) carry { return carry{trace: trace(number >> 1), open: number&1 == 1} }
 
-// settled says that every complete line has been read.
-func (f *file) settled() bool { return f.scanned >= f.size }
+// settled says that every complete line has been read, and that the file has not
+// changed since, were it only to become shorter.
+func (f *file) settled() bool { return f.scanned >= f.size && !f.changed }
 
 // unfinished says that a record waits for its end.
 func (f *file) unfinished() bool { return f.pending[stdout].active || f.pending[stderr].active }

@@ -142,6 +142,10 @@ func (r *reader) noteFound(f *file, since time.Time) {
 // texts of a path begin; times of files do not tell it, since copying and
 // compressing change them. Beside f there may be files that left the path.
 func (r *reader) place(rotated, f *file) {
+	// What was there when last looked at may have left, with more in it.
+	if current := r.atPath[f.path]; current != nil && !r.isAtPath(current) {
+		r.leave(f.path, current)
+	}
 	next := f
 	if first, ok := r.beginning(rotated); ok {
 		var last *file
@@ -149,6 +153,7 @@ func (r *reader) place(rotated, f *file) {
 			if other.path != f.path {
 				return false
 			}
+			r.observe(other)
 			begins, ok := r.beginning(other)
 			if ok && begins > first || !ok && other == r.atPath[f.path] {
 				return true
@@ -159,7 +164,7 @@ func (r *reader) place(rotated, f *file) {
 		switch {
 		case later >= 0:
 			next = r.files[later]
-		case last != nil && !r.isAtPath(f): // f has left, and this came after it
+		case last != nil && r.atPath[f.path] != f: // f has left, and this came after it
 			rotated.after = last
 			r.files = slices.Insert(r.files, slices.Index(r.files, last)+1, rotated)
 			return
@@ -289,7 +294,8 @@ func (r *reader) resumeCopy(f *file) error {
 		}
 		print, truncated := original.print, original.was.length > 0
 		// Whatever is known of the original, it may hold that text now.
-		if f.print.length > 0 && (truncated || original.size >= original.offset) && r.beginsAs(original, f.print) {
+		if f.print.length > 0 && r.beginsAs(original, f.print) &&
+			(truncated || original.size >= original.offset || !r.beginsAs(f, print)) {
 			f.begin = beginLiveCopy
 			return nil
 		}
