@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +23,13 @@ import (
 	"github.com/longhaul/longhaul/internal/hub"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(childEnv); url != "" {
+		child(url)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait of the tests: the machine may be busy.
 const patience = 90 * time.Second
@@ -41,6 +49,64 @@ func startHub(t *testing.T) *testHub {
 	h.add(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
 	t.Cleanup(h.stopAll)
 	return h
+}
+
+// startCluster starts three servers that keep everything three times.
+func startCluster(t *testing.T) *testHub {
+	t.Helper()
+	h := &testHub{t: t, replicas: 3}
+	t.Cleanup(h.stopAll)
+	ports := freePorts(t, 3) // every server has to know where the others will be
+	for i, port := range ports {
+		options := &server.Options{
+			Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+			ServerName: fmt.Sprintf("hub-%d", i), Cluster: server.ClusterOpts{Name: "hub", Host: "127.0.0.1", Port: port},
+		}
+		for _, other := range ports {
+			options.Routes = append(options.Routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", other)})
+		}
+		h.add(options)
+	}
+	h.ready()
+	return h
+}
+
+func freePorts(t *testing.T, n int) []int {
+	t.Helper()
+	var ports []int
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close()
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+// ready waits until the cluster has a leader and all of its servers are up to date.
+func (h *testHub) ready() {
+	until(h.t, "the cluster has a leader", func() bool {
+		for _, s := range h.servers {
+			if s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == len(h.servers) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// leader is the server that leads a stream.
+func (h *testHub) leader(stream string) int {
+	leader := -1
+	until(h.t, "stream "+stream+" has a leader", func() bool {
+		for i, s := range h.servers {
+			if s.Running() && s.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
+				leader = i
+			}
+		}
+		return leader >= 0
+	})
+	return leader
 }
 
 func (h *testHub) add(options *server.Options) {
