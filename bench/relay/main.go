@@ -35,16 +35,15 @@ import (
 )
 
 type options struct {
-	nodes          int
-	frames         map[frame.Signal]*int
-	sizes          frames.Sizes
-	only           string
-	limit          time.Duration
-	overlay        string
-	profile        string
-	bin, dir       string
-	keep           bool
-	jaegerCompress string
+	nodes    int
+	frames   map[frame.Signal]*int
+	sizes    frames.Sizes
+	only     string
+	limit    time.Duration
+	overlay  string
+	profile  string
+	bin, dir string
+	keep     bool
 }
 
 func parseFlags(args []string) (options, error) {
@@ -60,7 +59,6 @@ func parseFlags(args []string) (options, error) {
 	f.DurationVar(&o.limit, "limit", 10*time.Minute, "give up when one program takes longer for one signal")
 	f.StringVar(&o.overlay, "overlay", "", "a configuration file to lay over longhaul-relay's own")
 	f.StringVar(&o.profile, "profile", "", "write longhaul-relay's CPU profiles to files that begin so")
-	f.StringVar(&o.jaegerCompress, "jaeger-compression", "gzip", "the gateway's compression of traces: what longhaul-relay is configured with")
 	f.StringVar(&o.bin, "bin", "bin", "directory of longhaul-relay and nats-server")
 	f.StringVar(&o.dir, "dir", "", "directory for stores and logs; default a temporary one")
 	f.BoolVar(&o.keep, "keep", false, "keep the directory")
@@ -134,6 +132,9 @@ func run(ctx context.Context, o options) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(w.dir)) }()
 	}
 	if w.maker, err = frames.NewMaker(filepath.Join(checkout, frames.CorpusDir), o.sizes); err != nil {
+		return err
+	}
+	if w.jaegerCompression, err = jaegerCompression(filepath.Join(checkout, relayConfig)); err != nil {
 		return err
 	}
 	var r results

@@ -27,6 +27,7 @@ const (
 type world struct {
 	options
 	checkout, peerBinary string
+	jaegerCompression    string // of the relay's configuration: the gateway has the same
 	maker                *frames.Maker
 }
 

@@ -239,9 +239,10 @@ type point struct {
 	HubOutMBs   float64 `json:"hub_out_mb_s"`
 	HubMsgsS    float64 `json:"hub_msgs_s"`
 	IdleMsgsS   float64 `json:"idle_hub_msgs_s"`
-	P50, P99    float64
-	Lost        int64 `json:"lost"`
-	Connections int   `json:"connections"`
+	P50         float64 `json:"p50_s"`
+	P99         float64 `json:"p99_s"`
+	Lost        int64   `json:"lost"`
+	Connections int     `json:"connections"`
 }
 
 func (r *report) appendPoint() error {

@@ -30,8 +30,10 @@ func scriptNames() []string { return slices.Sorted(maps.Keys(scripts)) }
 const (
 	// idleTime is how long a connected fleet is watched that writes nothing.
 	idleTime = 10 * time.Second
-	// warmEvery is how long a fleet takes to write a frame of each node.
-	warmEvery = 5 * time.Second
+	// warmFrames bounds, by the nodes, how many frames each of them writes before
+	// anything is measured, warmPerSecond how fast.
+	warmFrames    = 20_000
+	warmPerSecond = 1_000
 	// drainLimit bounds the wait for what is left at the end.
 	drainLimit = 3 * time.Minute
 	// drainStill is how long nothing may arrive before what is missing counts as lost:
@@ -79,12 +81,14 @@ func (w *world) idle(ctx context.Context, r *report) (err error) {
 	return err
 }
 
-// warm lets every node write a frame of each kind, as fast as they are taken: what
-// relays and backends know of a fleet is there when measuring begins.
+// warm lets every node write some frames: what relays and backends know of a fleet
+// is there when measuring begins.
 func (w *world) warm(ctx context.Context, r *report) error {
-	say("every node writes %d frames of each signal, for the relays to know it", frames.Variants)
+	each := min(frames.Variants, max(1, warmFrames/w.fleet.Nodes()))
+	every := time.Second * time.Duration(max(5, w.fleet.Nodes()/warmPerSecond))
+	say("every node writes %d frames of each signal, for the relays to know it", each)
 	s, err := w.measure(ctx, func(ctx context.Context) error {
-		count, err := w.fleet.WriteEach(ctx, frames.Variants, warmEvery, w.signals)
+		count, err := w.fleet.WriteEach(ctx, each, every, w.signals)
 		if err != nil {
 			return err
 		}
