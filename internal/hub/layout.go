@@ -187,14 +187,14 @@ func serve(ctx context.Context, js jetstream.JetStream, have, want jetstream.Str
 // it was if the bucket was lost and they were not.
 func OpenLayout(ctx context.Context, js jetstream.JetStream, bucket jetstream.KeyValue, count int) (Layout, error) {
 	for {
-		l, _, err := ReadLayout(ctx, bucket)
+		l, _, err := ReadLayout(ctx, js)
 		if !errors.Is(err, jetstream.ErrKeyNotFound) {
 			return l, err
 		}
 		if l, err = guessLayout(ctx, js, count); err != nil {
 			return l, err
 		}
-		if err = WriteLayout(ctx, bucket, l, 0); !errors.Is(err, jetstream.ErrKeyExists) {
+		if err = WriteLayout(ctx, bucket, l, 0); !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 			return l, err
 		}
 	}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -8,14 +9,49 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// Entry is a value of the custody bucket and its revision.
+type Entry struct {
+	Value    []byte
+	Revision uint64
+}
+
+// LastInBucket reads a key of the custody bucket from the leader of its stream. The
+// client's Get may be answered by a server that lags behind. The error is
+// jetstream.ErrKeyNotFound when there is no such key.
+func LastInBucket(ctx context.Context, js jetstream.JetStream, key string) (Entry, error) {
+	request, _ := json.Marshal(map[string]string{"last_by_subj": KeySubject(key)})
+	answer, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+CustodyBucket, request)
+	if err != nil {
+		return Entry{}, err
+	}
+	var body struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Sequence uint64 `json:"seq"`
+			Header   []byte `json:"hdrs"`
+			Data     []byte `json:"data"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(answer.Data, &body); {
+	case err != nil:
+		return Entry{}, err
+	case body.Error != nil && body.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound,
+		body.Error == nil && bytes.Contains(body.Message.Header, []byte("KV-Operation:")):
+		return Entry{}, jetstream.ErrKeyNotFound
+	case body.Error != nil:
+		return Entry{}, body.Error
+	}
+	return Entry{body.Message.Data, body.Message.Sequence}, nil
+}
+
 // ReadLayout reads the layout and its revision.
-func ReadLayout(ctx context.Context, bucket jetstream.KeyValue) (Layout, uint64, error) {
-	entry, err := bucket.Get(ctx, LayoutKey)
+func ReadLayout(ctx context.Context, js jetstream.JetStream) (Layout, uint64, error) {
+	entry, err := LastInBucket(ctx, js, LayoutKey)
 	if err != nil {
 		return Layout{}, 0, fmt.Errorf("read the layout of the streams: %w", err)
 	}
-	l, err := ParseLayout(entry.Value())
-	return l, entry.Revision(), err
+	l, err := ParseLayout(entry.Value)
+	return l, entry.Revision, err
 }
 
 // ParseLayout reads what stands under LayoutKey.

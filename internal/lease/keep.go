@@ -1,0 +1,150 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/hub"
+)
+
+const (
+	// keepInterval is how often it is looked after the streams when nothing calls for it,
+	// keepPause how long after a failure, and changeInterval while the layout changes.
+	keepInterval   = time.Minute
+	keepPause      = 2 * time.Second
+	changeInterval = time.Second
+	// keepTime bounds one round of it.
+	keepTime = time.Minute
+)
+
+// keep makes what the relay needs on the hub and sees to it that it stays.
+func (m *Member) keep(ctx context.Context) {
+	k := &keeper{Member: m, dropping: slices.Clone(m.set.Drop)}
+	for ctx.Err() == nil {
+		wait := keepPause
+		if m.js.Conn().IsConnected() { // else the connection itself has said what is wrong
+			bounded, cancel := context.WithTimeout(ctx, keepTime)
+			err := m.ensure(bounded)
+			if err == nil {
+				wait, err = k.change(bounded)
+			}
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				m.log.Warn("the hub is not ready for the relay; trying again", zap.Error(err))
+			}
+			m.wakeUp()
+		} else {
+			wait = keepPause / 4
+		}
+		select {
+		case <-ctx.Done():
+		case <-m.poke:
+			// A little apart, so that a bucket without a leader is not asked without end.
+			select {
+			case <-ctx.Done():
+			case <-time.After(keepPause/8 + rand.N(keepPause/8)):
+			}
+		case <-time.After(wait):
+		}
+	}
+}
+
+// ensure makes what is missing of the bucket, the streams and the consumers.
+func (m *Member) ensure(ctx context.Context) error {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	bucket, err := hub.EnsureCustody(ctx, m.js, m.set.Streams)
+	if err != nil {
+		return err
+	}
+	status, err := bucket.Status(ctx)
+	if err != nil {
+		return err
+	}
+	made := time.Time{}
+	if s, ok := status.(*jetstream.KeyValueBucketStatus); ok {
+		made = s.StreamInfo().Created
+	}
+	m.mu.Lock()
+	lost := !m.bucket.IsZero() && !m.bucket.Equal(made)
+	m.bucket = made
+	m.mu.Unlock()
+	layout, err := hub.OpenLayout(ctx, m.js, bucket, m.set.Streams.Partitions)
+	if err != nil {
+		return err
+	}
+	stores := make(map[frame.Signal]string)
+	for _, signal := range frame.Signals {
+		done, err := m.ensureSignal(ctx, signal, layout)
+		if err != nil {
+			return err
+		}
+		if !done.Created.IsZero() {
+			stores[signal] = strconv.FormatInt(done.Created.UnixNano(), 36)
+		}
+	}
+	m.mu.Lock()
+	for signal, id := range stores {
+		lost = lost || m.stores[signal] != "" && m.stores[signal] != id
+	}
+	m.stores = stores
+	m.ready = true
+	if m.layout.Count == 0 {
+		m.layout = layout
+	}
+	var tell []func()
+	for _, c := range m.claims {
+		if lost && c.storeLost != nil {
+			tell = append(tell, c.storeLost)
+		}
+	}
+	m.mu.Unlock()
+	if lost {
+		m.log.Warn("the hub has a new store; the edges are told to publish again what was not delivered")
+	}
+	for _, f := range tell {
+		f()
+	}
+	return nil
+}
+
+// ensureSignal makes sure of a stream that this relay reads, or that is there.
+func (m *Member) ensureSignal(ctx context.Context, signal frame.Signal, layout hub.Layout) (hub.Ensured, error) {
+	var readers []hub.Reader
+	for _, destination := range slices.Sorted(maps.Keys(m.set.Signals)) {
+		if slices.Contains(m.set.Signals[destination], signal) {
+			readers = append(readers, hub.Reader{Destination: destination, Now: m.set.Start[destination] == StartNow})
+		}
+	}
+	if len(readers) == 0 {
+		switch _, err := m.js.Stream(ctx, hub.StreamName(signal)); {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			return hub.Ensured{}, nil
+		case err != nil:
+			return hub.Ensured{}, err
+		}
+	}
+	done, err := hub.EnsureSignal(ctx, m.js, signal, m.set.Streams, layout, readers)
+	if done.Replaced {
+		m.log.Warn("the stream of an older version was replaced; the edges publish again what was in it", zap.Stringer("signal", signal))
+	}
+	for _, destination := range done.Begun {
+		begins := StartHeld
+		if m.set.Start[destination] == StartNow {
+			begins = StartNow
+		}
+		m.log.Info("a destination is new on this hub", zap.String("destination", destination), zap.Stringer("signal", signal), zap.String("begins", begins))
+	}
+	return done, err
+}
+
+func isNotFound(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }
