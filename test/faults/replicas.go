@@ -284,10 +284,7 @@ func (s *scene) awaitLayout(ctx context.Context, count int) error {
 	began := time.Now()
 	var layout hub.Layout
 	for {
-		bucket, err := js.KeyValue(ctx, hub.CustodyBucket)
-		if err == nil {
-			layout, _, err = hub.ReadLayout(ctx, bucket)
-		}
+		layout, _, err = hub.ReadLayout(ctx, js)
 		if err == nil && layout == (hub.Layout{Count: count}) {
 			s.note("%.1f s after the last relay had started, the hub was read in %d partitions", time.Since(began).Seconds(), count)
 			return nil
