@@ -42,17 +42,16 @@ const (
 	labelBytes   = 12 // per label: tags, lengths or references
 	symbolBytes  = 6  // per new symbol: tag and length
 	exemplarSize = 32 // without its labels
-
-	leastRun = 64 // what a series takes that repeats only known strings; a guess for memory
 )
 
 // plan packs series into batches of at most maxBytes, in order. A series that
-// does not fit is continued in the next batch.
-func plan(all []*series, maxBytes int, size sizer) []*batch {
+// does not fit is continued in the next batch. memory is what the runs are kept
+// in as long as it suffices; nil if there is none.
+func plan(all []*series, maxBytes int, size sizer, memory []run) []*batch {
 	var batches []*batch
-	open := &batch{runs: make([]run, 0, min(len(all), maxBytes/leastRun))}
+	open := &batch{runs: memory}
 	bytes := 0
-	for i, s := range all {
+	for _, s := range all {
 		rest := run{series: s, floats: s.floats, histograms: s.histograms, exemplars: s.exemplars}
 		for len(rest.floats)+len(rest.histograms) > 0 {
 			rest.head = size.series(s)
@@ -62,7 +61,7 @@ func plan(all []*series, maxBytes int, size sizer) []*batch {
 					size.undo()
 					open.symbols = size.next()
 					batches = append(batches, open)
-					open, bytes = &batch{runs: make([]run, 0, min(len(all)-i, maxBytes/leastRun))}, 0
+					open, bytes = &batch{runs: open.runs[len(open.runs):]}, 0
 					continue
 				}
 				part, partBytes = rest.takeOne() // larger than a request: alone
@@ -76,6 +75,14 @@ func plan(all []*series, maxBytes int, size sizer) []*batch {
 		batches = append(batches, open)
 	}
 	return batches
+}
+
+// enough makes memory for the runs of n series, and a few that are continued.
+func enough(memory []run, n int) []run {
+	if more := n + n/8 + 8; cap(memory) < more {
+		return make([]run, 0, more)
+	}
+	return memory[:0]
 }
 
 // take moves samples from r as long as they fit into room bytes. The exemplars

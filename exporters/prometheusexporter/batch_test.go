@@ -64,7 +64,7 @@ func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 				maxBytes := rapid.IntRange(600, 4000).Draw(t, "bytes")
 				all := drawSeries(t)
 				floats, histograms, exemplars := make(map[string][]floatSample), make(map[string][]histogramSample), make(map[string]int)
-				for _, b := range plan(all, maxBytes, protocol.size()) {
+				for _, b := range plan(all, maxBytes, protocol.size(), nil) {
 					body, err := protocol.encode(b)
 					require.NoError(t, err)
 					raw, err := snappy.Decode(nil, body)
@@ -95,7 +95,7 @@ func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 func TestHalvesHoldAllInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := drawSeries(t)
-		for _, b := range plan(all, 1<<20, newSizer2()) {
+		for _, b := range plan(all, 1<<20, newSizer2(), nil) {
 			if b.samples < 2 {
 				continue
 			}

@@ -60,6 +60,10 @@ type Config struct {
 	// takes samples as old as that, and warns if not. 0: no check. Default 72h.
 	ExpectedOutage time.Duration `mapstructure:"expected_outage"`
 
+	// Concurrency bounds how many requests Prometheus has in its hands; between
+	// the bounds the number follows what it bears.
+	Concurrency deliver.ConcurrencyConfig `mapstructure:"concurrency"`
+
 	// Retry bounds the attempts inside one delivery.
 	Retry deliver.RetryConfig `mapstructure:"retry"`
 }
@@ -111,6 +115,7 @@ func createDefaultConfig() component.Config {
 		Tenant:         tenant.DefaultConfig(),
 		Delta:          DeltaConfig{MaxSeries: 200_000, MaxAge: 6 * time.Hour},
 		ExpectedOutage: 72 * time.Hour,
+		Concurrency:    deliver.DefaultConcurrencyConfig(),
 		Retry:          deliver.DefaultRetryConfig(),
 	}
 }

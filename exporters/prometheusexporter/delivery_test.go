@@ -49,6 +49,10 @@ func serveWrites(t *testing.T, answer func(write, http.ResponseWriter)) *fake {
 	t.Helper()
 	f := &fake{}
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet { // it tells nothing of itself
+			http.NotFound(w, r)
+			return
+		}
 		compressed, _ := io.ReadAll(r.Body)
 		raw, err := snappy.Decode(nil, compressed)
 		if err != nil {

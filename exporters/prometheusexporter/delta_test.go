@@ -426,3 +426,18 @@ func TestCallsForTheSameSeriesDoNotMixUp(t *testing.T) {
 	require.Equal(t, 81.0, increase(server.floats["orders_total"]))
 	require.Empty(t, exp.rejected(t))
 }
+
+// setInterval moves the points of deltas to another time.
+func setInterval(md pmetric.Metrics, from, to time.Time) {
+	start, end := pcommon.NewTimestampFromTime(from), pcommon.NewTimestampFromTime(to)
+	metrics := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
+	sum := metrics.At(0).Sum().DataPoints().At(0)
+	sum.SetStartTimestamp(start)
+	sum.SetTimestamp(end)
+	classic := metrics.At(1).Histogram().DataPoints().At(0)
+	classic.SetStartTimestamp(start)
+	classic.SetTimestamp(end)
+	native := metrics.At(2).ExponentialHistogram().DataPoints().At(0)
+	native.SetStartTimestamp(start)
+	native.SetTimestamp(end)
+}

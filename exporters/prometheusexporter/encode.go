@@ -65,8 +65,11 @@ func (z *sizer2) reset() {
 	if len(z.numbers) > maxNames {
 		z.numbers = make(map[string]uint32)
 	}
-	_ = z.next()
-	z.list, z.refs, z.lastHead = []string{""}, nil, head{}
+	clear(z.numbers)
+	z.numbers[""] = 0
+	z.last, z.family = nil, nil
+	clear(z.list)
+	z.list, z.refs, z.lastHead = append(z.list[:0], ""), z.refs[:0], head{}
 }
 
 func (z *sizer2) undo() {
@@ -91,7 +94,7 @@ func (z *sizer2) series(s *series) head {
 		return n
 	}
 	if cap(z.refs)-len(z.refs) < 2*len(s.labels) {
-		z.refs = make([]uint32, 0, max(32*slabSize, 2*len(s.labels)))
+		z.refs = make([]uint32, 0, max(32*slabSize, 2*cap(z.refs), 2*len(s.labels)))
 	}
 	from := len(z.refs)
 	refs := z.refs[from : from+2*len(s.labels) : from+2*len(s.labels)]

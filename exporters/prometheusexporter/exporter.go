@@ -35,6 +35,7 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
@@ -59,7 +60,9 @@ type prometheusExporter struct {
 	progress     deliver.Progress
 	telemetry    telemetry
 	client       *http.Client
-	senders      map[string]*deliver.Sender // by tenant
+	senders      *deliver.Senders
+	observed     metric.Registration
+	window       *windowCheck
 
 	speak1Until atomic.Int64 // unix nanoseconds
 
@@ -89,7 +92,6 @@ func newExporter(cfg *Config, set exporter.Settings) (*prometheusExporter, error
 		accumulator: newAccumulator(cfg.Delta),
 		telemetry:   counters,
 		bursts:      make(map[string]*deliver.Burst),
-		senders:     make(map[string]*deliver.Sender),
 	}
 	e.translations.New = func() any { return newTranslation(e.labels) }
 	return e, nil
@@ -106,23 +108,22 @@ func (e *prometheusExporter) Start(ctx context.Context, host component.Host) err
 		return fmt.Errorf("create HTTP client for %s: %w", e.cfg.Endpoint, err)
 	}
 	e.client = client
-	return nil
-}
-
-func (e *prometheusExporter) sender(tenant string) *deliver.Sender {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s := e.senders[tenant]
-	if s == nil {
-		s = &deliver.Sender{Backend: "Prometheus", Client: e.client, Retry: e.cfg.Retry, Logger: e.set.Logger, Hint: hint}
-		e.senders[tenant] = s
+	e.senders = deliver.NewSenders(deliver.Settings{
+		Backend: "Prometheus", Client: client, Retry: e.cfg.Retry, Concurrency: e.cfg.Concurrency, Logger: e.set.Logger, Hint: hint,
+	})
+	e.observed, err = e.senders.Observe(e.set.MeterProvider.Meter(scopeName), e.set.ID.String())
+	if err != nil {
+		return fmt.Errorf("create metrics: %w", err)
 	}
-	return s
+	e.window = startWindowCheck(e.cfg, client, e.telemetry.window, e.set.Logger)
+	return nil
 }
 
 func (e *prometheusExporter) Shutdown(context.Context) error {
 	if e.client != nil {
+		e.window.stop()
 		e.client.CloseIdleConnections()
+		return e.observed.Unregister()
 	}
 	return nil
 }
@@ -140,7 +141,7 @@ func hint(status int) string {
 // ConsumeMetrics delivers all of md; see the package comment for what its result
 // means.
 func (e *prometheusExporter) ConsumeMetrics(ctx context.Context, md pmetric.Metrics) error {
-	if e.client == nil {
+	if e.senders == nil {
 		return errors.New("prometheus exporter is not started")
 	}
 	parts := e.byTenant(md)
@@ -181,7 +182,10 @@ func (e *prometheusExporter) consume(ctx context.Context, p *part) (outcome, err
 	for _, resource := range p.resources {
 		t.resource(resource)
 	}
-	total, err := e.deliver(ctx, p.tenant, plan(t.sorted(), int(e.cfg.MaxRequestSize), t.sizer))
+	all := t.sorted()
+	t.runs = enough(t.runs, len(all))
+	total, err := e.deliver(ctx, p.tenant, plan(all, int(e.cfg.MaxRequestSize), t.sizer, t.runs))
+	e.window.noticed(err)
 	if err != nil {
 		return total, err
 	}

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 )
 
 func TestMain(m *testing.M) {
@@ -28,9 +29,15 @@ type running struct {
 
 func start(t testing.TB, endpoint string, change func(*Config)) running {
 	t.Helper()
+	return startLogging(t, endpoint, zap.NewNop(), change)
+}
+
+func startLogging(t testing.TB, endpoint string, logger *zap.Logger, change func(*Config)) running {
+	t.Helper()
 	telemetry := componenttest.NewTelemetry()
 	set := exportertest.NewNopSettings(component.MustNewType("prometheus"))
 	set.TelemetrySettings = telemetry.NewTelemetrySettings()
+	set.Logger = logger
 	cfg := createDefaultConfig().(*Config)
 	cfg.Endpoint = endpoint
 	if change != nil {

@@ -17,7 +17,6 @@ import (
 type delivery struct {
 	*prometheusExporter
 	tenant   string
-	sender   *deliver.Sender
 	header1  http.Header
 	header2  http.Header
 	repeated bool // an earlier call failed half way: this may be its repetition
@@ -35,7 +34,7 @@ type answer struct {
 // deliver sends batches, except those that an earlier attempt of the same call
 // got an answer for.
 func (e *prometheusExporter) deliver(ctx context.Context, tenant string, batches []*batch) (outcome, error) {
-	d := &delivery{prometheusExporter: e, tenant: tenant, sender: e.sender(tenant), repeated: !e.progress.Empty()}
+	d := &delivery{prometheusExporter: e, tenant: tenant, repeated: !e.progress.Empty()}
 	d.header1, d.header2 = e.headers(tenant)
 	var total outcome
 	for _, b := range batches {
@@ -97,7 +96,7 @@ func (d *delivery) send2(ctx context.Context, b *batch) (outcome, error) {
 	if err != nil {
 		return outcome{}, fmt.Errorf("encode remote write 2.0: %w", err)
 	}
-	reply, err := d.sender.Post(ctx, d.cfg.Endpoint, d.header2, body)
+	reply, err := d.senders.For(d.tenant).Post(ctx, d.cfg.Endpoint, d.header2, body)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -143,7 +142,7 @@ func (d *delivery) plan1(b *batch) []*batch {
 		s.floats, s.histograms, s.exemplars = r.floats, r.histograms, r.exemplars
 		parts[i] = &s
 	}
-	return plan(parts, int(d.cfg.MaxRequestSize), sizer1{})
+	return plan(parts, int(d.cfg.MaxRequestSize), sizer1{}, nil)
 }
 
 // sendPart1 sends a request of 1.0. A server of 1.0 stores all of it or nothing,
@@ -156,7 +155,7 @@ func (d *delivery) sendPart1(ctx context.Context, b *batch, splits *int) (outcom
 	if err != nil {
 		return outcome{}, fmt.Errorf("encode remote write 1.0: %w", err)
 	}
-	reply, err := d.sender.Post(ctx, d.cfg.Endpoint, d.header1, body)
+	reply, err := d.senders.For(d.tenant).Post(ctx, d.cfg.Endpoint, d.header1, body)
 	if err != nil {
 		return outcome{}, err
 	}

@@ -107,6 +107,7 @@ type translation struct {
 
 	builder *labels.Builder
 	sizer   *sizer2
+	runs    []run
 }
 
 func newTranslation(resource []resourceLabel) *translation {
@@ -130,6 +131,10 @@ func (t *translation) reset() {
 	t.builder.Reset(labels.EmptyLabels())
 	t.names.forget()
 	t.sizer.reset()
+	if t.runs = t.runs[:0]; cap(t.runs) > 2*maxKept {
+		t.runs = nil
+	}
+	clear(t.runs[:cap(t.runs)])
 }
 
 // resource translates all metrics of a resource.
