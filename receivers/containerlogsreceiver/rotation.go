@@ -111,7 +111,7 @@ func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strang
 		case known && rotated.settled() && !rotated.unfinished():
 			r.forget(rotated)
 			// Its position must not make older siblings look as if they were read.
-			rotated.compared = earlier(rotated.compared, since)
+			rotated.compared = earlier(rotated.compared, r.unreadSince(f.path, since))
 			r.touch(rotated)
 			r.noteFinished(rotated)
 			continue
@@ -119,7 +119,7 @@ func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strang
 			r.forget(rotated)
 			continue
 		case !known && rotated.print.length > 0:
-			r.noteFound(rotated, since)
+			r.noteFound(rotated)
 		}
 		rotated.leaving, rotated.rotated = true, true
 		r.place(rotated, f)
@@ -130,12 +130,23 @@ func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strang
 }
 
 // noteFound notes that nothing of a file has been read yet: if what comes after
-// it counts as read before it does, a kill must not make it look too old.
-func (r *reader) noteFound(f *file, since time.Time) {
+// it counts as read before it does, a kill must not make it look too old. Nor must
+// this make an older one look so.
+func (r *reader) noteFound(f *file) {
 	found := f.position()
-	found.Modified = earlier(f.compared, since).UnixNano()
+	found.Modified = 0
 	r.delivery.positions.apply([]mark{{position: found, fresh: f.fresh}})
 	f.fresh = false
+}
+
+// unreadSince is the time that no unread text of a path is older than.
+func (r *reader) unreadSince(path string, since time.Time) time.Time {
+	for _, f := range r.files {
+		if f.path == path && !f.settled() {
+			since = earlier(since, f.compared)
+		}
+	}
+	return since
 }
 
 // place puts a rotated file into the order of reading, which is that in which the
