@@ -486,7 +486,7 @@ func (r *reader) settle(ctx context.Context) error {
 				}
 			}
 		}
-		if f.leaving && !f.failed && (f.gzip && !f.unfinished() || now.Sub(f.quietAt) >= r.timing.drainGrace) {
+		if f.leaving && !f.failed && !f.handedOver() && (f.gzip && !f.unfinished() || now.Sub(f.quietAt) >= r.timing.drainGrace) {
 			if err := r.finish(ctx, f); err != nil {
 				return err
 			}
