@@ -185,7 +185,7 @@ func (r *reader) place(rotated, f *file) {
 	if next.begun { // too late to come before it
 		return
 	}
-	if next.after == nil && next.offset == 0 {
+	if next.after == nil && (next.offset == 0 || next.copied) {
 		next.after = next.disinherit()
 	}
 	next.after, rotated.after = rotated, next.after
