@@ -166,7 +166,7 @@ func (r *reader) place(rotated, f *file) {
 			}
 			r.observe(other)
 			begins, ok := r.beginning(other)
-			if ok && begins > first || !ok && other == r.atPath[f.path] {
+			if ok && begins > first || !ok && (other == f || other == r.atPath[f.path]) {
 				return true
 			}
 			last = other
