@@ -25,9 +25,22 @@ type storedSpool struct {
 	Lanes   map[string]storedLane `json:"lanes,omitempty"`
 	Retired map[string]uint32     `json:"retired,omitempty"` // by signal: lanes below are retired
 	Gaps    []storedGap           `json:"gaps,omitempty"`
+	// Signals are those that the destination read when this was written; a value
+	// without is of a relay that had one destination.
+	Signals []string `json:"signals,omitempty"`
 }
 
 type storedLane struct {
+	Confirmed uint64   `json:"confirmed"`
+	Before    uint64   `json:"before"`
+	Named     []uint64 `json:"named"`
+	Last      int64    `json:"last,omitempty"`
+	// Seed is where another destination had the lane when this one was added,
+	// until it has begun here.
+	Seed *storedSeed `json:"seed,omitempty"`
+}
+
+type storedSeed struct {
 	Confirmed uint64   `json:"confirmed"`
 	Before    uint64   `json:"before"`
 	Named     []uint64 `json:"named"`
@@ -90,7 +103,7 @@ func (l *Ledger) Dirty(now time.Time, pace time.Duration, free int) []Record {
 				record.accepted[lane] = e.number
 			}
 		}
-		value, err := json.Marshal(s.encode())
+		value, err := json.Marshal(s.encode(l.signals))
 		if err != nil { // a struct of numbers and strings always marshals
 			continue
 		}
@@ -98,6 +111,18 @@ func (l *Ledger) Dirty(now time.Time, pace time.Duration, free int) []Record {
 		records = append(records, record)
 	}
 	return records
+}
+
+// Active counts the spools that were written within a period, or are to be.
+func (l *Ledger) Active(now time.Time, period time.Duration) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.spools {
+		if s.version != s.stored || now.Sub(s.written) < period {
+			n++
+		}
+	}
+	return n
 }
 
 // Stored says that a record from Dirty is durable. It returns the lanes that are
@@ -136,14 +161,17 @@ func (l *Ledger) StoreAgain() {
 	}
 }
 
-func (s *spool) encode() storedSpool {
+func (s *spool) encode(signals []frame.Signal) storedSpool {
 	out := storedSpool{Heard: s.heard.Unix(), Lanes: make(map[string]storedLane), Retired: make(map[string]uint32)}
 	gaps := slices.Clone(s.old)
 	for lane, e := range s.lanes {
 		gaps = append(gaps, e.gaps...)
 		if e.begun {
-			out.Lanes[lane.String()] = storedLane{e.number, e.before, trim(e.named), e.last}
+			out.Lanes[lane.String()] = e.encode()
 		}
+	}
+	for _, signal := range signals {
+		out.Signals = append(out.Signals, signal.String())
 	}
 	for signal, below := range s.retired {
 		out.Retired[signal.String()] = below
@@ -154,6 +182,28 @@ func (s *spool) encode() storedSpool {
 		out.Gaps = append(out.Gaps, g.encode())
 	}
 	return out
+}
+
+func (e *entry) encode() storedLane {
+	out := storedLane{Confirmed: e.number, Before: e.before, Named: trim(e.named), Last: e.last}
+	if e.seed != nil {
+		out.Seed = &storedSeed{e.seed.number, e.seed.before, trim(e.seed.named), e.seed.last}
+	}
+	return out
+}
+
+func (from *storedLane) decode(fromNow bool) *entry {
+	e := &entry{
+		position: position{number: from.Confirmed, before: from.Before, last: from.Last},
+		begun:    true, taken: from.Confirmed, confirmed: from.Confirmed,
+	}
+	copy(e.named[:], from.Named)
+	if from.Seed != nil {
+		at := position{number: from.Seed.Confirmed, before: from.Seed.Before, last: from.Seed.Last}
+		copy(at.named[:], from.Seed.Named)
+		e.seed, e.promised = &seed{at, fromNow}, at.number
+	}
+	return e
 }
 
 func (g *Gap) encode() storedGap {
@@ -221,12 +271,12 @@ func (l *Ledger) Load(id Spool, value []byte, now time.Time) error {
 		if err != nil {
 			continue // of a later version
 		}
-		e := &entry{
-			position: position{number: from.Confirmed, before: from.Before, last: from.Last},
-			begun:    true, taken: from.Confirmed, confirmed: from.Confirmed, returning: make(map[uint64]struct{}),
+		s.lanes[lane] = from.decode(l.fromNow)
+	}
+	for _, name := range stored.Signals {
+		if signal, err := frame.ParseSignal(name); err == nil {
+			s.signals = append(s.signals, signal)
 		}
-		copy(e.named[:], from.Named)
-		s.lanes[lane] = e
 	}
 	for name, below := range stored.Retired {
 		if signal, err := frame.ParseSignal(name); err == nil {

@@ -48,7 +48,7 @@ func (l *Ledger) Hear(id Spool, lanes []HelloLane, now time.Time) (accepted map[
 		accepted[lane] = 0
 		suspect := Suspect{Key: Key{id.Origin, id.Epoch, lane}, Lane: said}
 		_, e := l.at(suspect.Key, now)
-		suspect.Taken, accepted[lane] = e.taken, e.confirmed
+		suspect.Taken, accepted[lane] = e.reached(), e.told()
 		e.floor, e.said = max(e.floor, said.Floor), said
 		e.nameLarge(s, suspect.Key, now)
 		copy(suspect.Lost[:], said.Lost)
@@ -66,12 +66,13 @@ func (l *Ledger) Hear(id Spool, lanes []HelloLane, now time.Time) (accepted map[
 func (s *spool) retire(id Spool, oldest map[frame.Signal]uint32) (suspects []Suspect) {
 	below := maps.Clone(oldest)
 	for lane, e := range s.lanes {
-		if lane.Seq >= oldest[lane.Signal] || e.said.Next <= e.taken+1 && len(e.hands) == 0 {
+		waits := e.seed != nil && !e.seed.now // the hub may hold frames of it
+		if lane.Seq >= oldest[lane.Signal] || e.said.Next <= e.reached()+1 && len(e.hands) == 0 && !waits {
 			continue
 		}
 		below[lane.Signal] = min(below[lane.Signal], lane.Seq)
-		if e.said.Next > e.taken+1 {
-			suspect := Suspect{Key: Key{id.Origin, id.Epoch, lane}, Taken: e.taken, Lane: e.said}
+		if e.said.Next > e.reached()+1 {
+			suspect := Suspect{Key: Key{id.Origin, id.Epoch, lane}, Taken: e.reached(), Lane: e.said}
 			suspect.Lane.Floor = e.said.Next // it holds nothing any more
 			copy(suspect.Lost[:], e.said.Lost)
 			suspects = append(suspects, suspect)
@@ -99,7 +100,7 @@ func (l *Ledger) Taken(key Key) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, e := l.find(key); e != nil {
-		return e.taken
+		return e.reached()
 	}
 	return 0
 }

@@ -71,8 +71,12 @@ type Frame struct {
 // together with its number, and only then told (Stored): a relay that is killed
 // names every loss once, wherever it goes on.
 type Ledger struct {
-	mu     sync.Mutex
-	spools map[Spool]*spool
+	signals []frame.Signal // that the destination reads; nil for all
+	fromNow bool           // of lanes that others had before it, it wants what comes from now on
+
+	mu      sync.Mutex
+	spools  map[Spool]*spool
+	replays map[replay]struct{} // refused frames that are being delivered again
 }
 
 // NewLedger returns an empty ledger.
@@ -83,6 +87,7 @@ type spool struct {
 	lanes   map[frame.Lane]*entry
 	retired map[frame.Signal]uint32 // lanes of the signal below this are retired
 	old     []*Gap                  // of retired lanes
+	signals []frame.Signal          // that the destination read when this was stored; nil when not known
 	heard   time.Time               // when anything of it was heard last
 
 	version     uint64    // one more at every change that is to be stored
@@ -107,6 +112,8 @@ type position struct {
 
 type entry struct {
 	position          // accepted
+	seed      *seed   // where others had the lane, until it has begun here; else nil
+	promised  uint64  // the edge was told that all up to here is confirmed before this destination began
 	begun     bool    // position is known; not so for a lane never heard of
 	placed    bool    // a frame was accepted since the lane was made or loaded
 	taken     uint64  // ≥ number
@@ -128,7 +135,7 @@ func (l *Ledger) at(key Key, now time.Time) (*spool, *entry) {
 	}
 	e, ok := s.lanes[key.Lane]
 	if !ok {
-		e = &entry{returning: make(map[uint64]struct{})}
+		e = &entry{}
 		s.lanes[key.Lane] = e
 	}
 	return s, e
@@ -165,7 +172,7 @@ func (l *Ledger) Take(key Key, f Frame, now time.Time) Verdict {
 	switch {
 	case f.Number <= e.taken:
 		return e.again(f.Number)
-	case f.Number > e.taken+1 && f.Floor < f.Number:
+	case e.early(&f):
 		return Early
 	}
 	// It is the next one, or the edge has nothing between it and the last one any more.
@@ -186,6 +193,9 @@ func (e *entry) again(number uint64) Verdict {
 	}
 	if _, ok := e.returning[number]; ok || e.gapOf(number) == nil {
 		return Duplicate
+	}
+	if e.returning == nil {
+		e.returning = make(map[uint64]struct{})
 	}
 	e.returning[number] = struct{}{}
 	return Late
@@ -215,6 +225,9 @@ func (e *entry) accept(s *spool, key Key, number uint64, now time.Time) bool {
 	s.version++
 	for i := range e.hands[:n] {
 		f := &e.hands[i]
+		if e.seed != nil {
+			e.join(f)
+		}
 		e.reckon(s, key, f, now)
 		e.number, e.before, e.last = f.Number, f.Before+f.Items, f.Last
 	}
@@ -278,17 +291,27 @@ func (l *Ledger) Empty(key Key, next, before uint64, lost Counts, now time.Time)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s, e := l.at(key, now)
-	if e == nil || len(e.hands) > 0 || next <= e.taken+1 {
+	if e == nil || len(e.hands) > 0 || next <= e.reached()+1 {
 		return
 	}
 	s.version++
+	if e.seed != nil {
+		now := e.seed.now
+		e.sprout(s)
+		if now { // what is lost was lost before this destination began
+			e.position = position{number: next - 1, before: before, named: lost}
+			e.taken = next - 1
+			return
+		}
+	}
 	// A floor below next: nothing that was evicted is still to be dealt with.
 	e.reckon(s, key, &Frame{Number: next, Floor: next - 1, Before: before, Lost: lost, Written: lost}, now)
 	e.taken, e.number, e.before = next-1, next-1, before
 }
 
-// Confirmed returns a lane's durable watermark; known is false when the ledger
-// has never seen the lane.
+// Confirmed returns up to which number an edge may take a lane as confirmed: its
+// durable watermark, or what others had confirmed before this destination was
+// added. known is false when the ledger has never seen the lane.
 func (l *Ledger) Confirmed(key Key) (number uint64, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -296,11 +319,11 @@ func (l *Ledger) Confirmed(key Key) (number uint64, known bool) {
 	if e == nil {
 		return 0, false
 	}
-	return e.confirmed, true
+	return e.told(), true
 }
 
 // Due says whether a frame may be acknowledged to the hub: its number, and the
-// version that Accept, Refuse or Return gave, are durable.
+// version that Accept, Refuse or Return gave, are durable. Number 0 is for Replayed.
 func (l *Ledger) Due(key Key, number, version uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -309,7 +332,7 @@ func (l *Ledger) Due(key Key, number, version uint64) bool {
 		return true // forgotten since: a spool nobody has heard of for a month
 	}
 	if e == nil {
-		return key.Lane.Seq < s.retired[key.Lane.Signal] && s.stored >= version
+		return (number == 0 || key.Lane.Seq < s.retired[key.Lane.Signal]) && s.stored >= version
 	}
 	return number <= e.confirmed && s.stored >= version
 }
@@ -319,7 +342,7 @@ func (l *Ledger) Wanted(key Key) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, e := l.find(key); e != nil {
-		return max(e.taken+1, e.floor)
+		return max(e.reached()+1, e.floor)
 	}
 	return 1
 }

@@ -14,67 +14,101 @@ import (
 	"github.com/longhaul/longhaul/internal/hub"
 )
 
-// arrival is a message in the relay's hands: from the moment it is read until
-// it is acknowledged or given back.
+// arrival is a message in the relay's hands: from the moment it is read until it is
+// settled, dropped or given back. It has one owner at a time: a queue, a worker or
+// a parking.
 type arrival struct {
-	msg     jetstream.Msg // nil once the frame is settled: its bytes are not needed any more
-	reply   string        // where to acknowledge it
+	share   *share // the partition and destination that it was read for
+	out     *outlet
+	source  *source
+	msg     jetstream.Msg
 	key     custody.Key
 	header  frame.Header
 	class   frame.Class // of the lane by now
 	payload []byte      // aliases the message
 	floor   uint64
 	lost    custody.Counts
-	bytes   int64 // what it takes of the buffer
-	reading frame.Signal
-	poison  error  // why it cannot be a frame of its subject; nil for a good one
-	late    bool   // it was named as lost before it came
-	version uint64 // what must be durable before it is acknowledged
+	bytes   int64 // what it has taken of the outlet's budget
+	poison  error // why it cannot be a frame of its subject; nil for a good one
+	taken   bool  // the ledger has taken it
+	late    bool  // it was named as lost before it came
+	// replay is the destination for which an operator sends it again after it had been
+	// refused; empty for what an edge published.
+	replay string
+
+	before, after *arrival // in the share's hands
+	since         int64    // when it was read, Unix nanoseconds
+}
+
+// source is what a subject says, found once for each.
+type source struct {
+	signal frame.Signal
+	origin hub.Origin
+	hash   uint32 // of the origin
+	err    error
+	counts *clusterCounts
 }
 
 var errOtherSignal = errors.New("the frame's signal is not the subject's")
 
-// readArrival checks a message's subject, frame and headers. With an error the
-// arrival still carries what could be read of its origin.
-func readArrival(msg jetstream.Msg) (*arrival, error) {
-	a := &arrival{msg: msg, reply: msg.Reply(), bytes: int64(len(msg.Data()))}
-	signal, origin, err := hub.ParseFrameSubject(msg.Subject())
-	a.key.Origin, a.key.Lane.Signal = origin, signal
-	if err != nil {
-		return a, err
+func newSource(subject string) *source {
+	s := &source{}
+	s.signal, s.origin, s.err = hub.ParseFrameSubject(subject)
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s.origin.Cluster)) // a hash never fails
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write([]byte(s.origin.Node))
+	s.hash = h.Sum32()
+	return s
+}
+
+// readArrival checks a message's frame and headers. What is wrong with it stands
+// in poison; the arrival still carries what could be read of its origin.
+func readArrival(msg jetstream.Msg, from *source) *arrival {
+	a := &arrival{msg: msg, source: from}
+	a.key.Origin, a.key.Lane.Signal = from.origin, from.signal
+	if from.err != nil {
+		a.poison = from.err
+		return a
 	}
-	header, payload, n, err := frame.Parse(msg.Data())
-	if err != nil {
-		return a, err
-	}
+	data := msg.Data()
+	header, payload, n, err := frame.Parse(data)
 	switch {
-	case header.Signal != signal:
-		return a, errOtherSignal
-	case n != len(msg.Data()):
-		return a, fmt.Errorf("%d bytes follow the frame", len(msg.Data())-n)
+	case err != nil:
+		a.poison = err
+	case header.Signal != from.signal:
+		a.poison = errOtherSignal
+	case n != len(data):
+		a.poison = fmt.Errorf("%d bytes follow the frame", len(data)-n)
 	case header.Number == 0 || header.Floor == 0 || header.Floor > header.Number:
-		return a, fmt.Errorf("number %d and floor %d cannot be", header.Number, header.Floor)
+		a.poison = fmt.Errorf("number %d and floor %d cannot be", header.Number, header.Floor)
+	}
+	if a.poison != nil {
+		return a
 	}
 	a.key.Epoch = header.Epoch
 	a.key.Lane.Seq = header.Lane
 	a.header, a.payload = header, payload
 	a.floor, a.lost, a.class = header.Floor, header.Lost, header.Class
-	a.readHeaders()
-	return a, nil
+	if headers := msg.Headers(); len(headers) > 0 {
+		a.readHeaders(headers.Get)
+	}
+	return a
 }
 
 // readHeaders takes the spool's newer word on what it has lost, if the message
 // carries one. Headers that cannot be read are as good as none.
-func (a *arrival) readHeaders() {
-	if a.msg.Headers().Get(hub.ClassHeader) == frame.Backlog.String() {
+func (a *arrival) readHeaders(get func(string) string) {
+	if get(hub.ClassHeader) == frame.Backlog.String() {
 		a.class = frame.Backlog
 	}
-	floor, err := strconv.ParseUint(a.msg.Headers().Get(hub.FloorHeader), 10, 64)
+	a.replay = get(hub.ReplayHeader)
+	floor, err := strconv.ParseUint(get(hub.FloorHeader), 10, 64)
 	if err != nil || floor <= a.floor || floor > a.header.Number {
 		return
 	}
 	var lost custody.Counts
-	for i, text := range strings.Split(a.msg.Headers().Get(hub.LostHeader), ",") {
+	for i, text := range strings.Split(get(hub.LostHeader), ",") {
 		count, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || i >= len(lost) {
 			return
@@ -91,13 +125,4 @@ func (a *arrival) words() custody.Frame {
 		Number: h.Number, Items: uint64(h.Items), Before: h.Before, First: h.First, Last: h.Last,
 		Floor: a.floor, Lost: a.lost, Written: h.Lost,
 	}
-}
-
-// worker chooses who delivers an origin's frames: always the same.
-func (a *arrival) worker(workers int) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(a.key.Origin.Cluster)) // a hash never fails
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write([]byte(a.key.Origin.Node))
-	return int(h.Sum32() % uint32(workers))
 }

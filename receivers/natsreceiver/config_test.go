@@ -27,7 +27,7 @@ func load(t *testing.T, name string) *Config {
 }
 
 func TestConfigurationsLoad(t *testing.T) {
-	for _, name := range []string{"nats", "nats/external"} {
+	for _, name := range []string{"nats", "nats/external", "nats/archive"} {
 		if err := confmap.Validate(load(t, name)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -39,7 +39,7 @@ func TestEveryProblemIsNamedByItsKey(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, key := range []string{"urls:", "max_bytes: 1MiB", "replicas:", "deliver::workers", "deliver::max_items", "deliver::max_bytes", "deliver::buffer_bytes", "confirm_interval"} {
+	for _, key := range []string{"urls:", "max_bytes: 1MiB", "replicas:", "deliver::workers", "deliver::max_items", "deliver::max_bytes", "deliver::max_delay", "memory_limit", "confirm_interval", "destination:", "start:", "drop_destinations:"} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("%q is not named in: %v", key, err)
 		}

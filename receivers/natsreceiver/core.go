@@ -3,79 +3,108 @@ package natsreceiver
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/collector/component"
-	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/receiver"
 	"go.uber.org/zap"
 
 	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
+	"github.com/longhaul/longhaul/internal/lease"
 )
 
 const (
 	retryMin = 250 * time.Millisecond
 	retryMax = 15 * time.Second
-	// deliverGrace is how long a shutdown lets deliveries finish that are under way:
-	// one that is cut short is delivered again by the next start.
-	deliverGrace = 5 * time.Second
+	// deliverGrace is how long a partition that is given on, or a shutdown, lets
+	// deliveries finish that are under way: one that is cut short is delivered again.
+	deliverGrace = 4 * time.Second
 )
 
-// core is the receiver of all signals of one configuration.
+// core is the receivers of one connection: what they share.
 type core struct {
-	config    *Config
+	config    *Config // of the receiver that was made first
 	log       *zap.Logger
 	telemetry *telemetry
-	sinks     map[frame.Signal]sink
-	records   consumer.Logs // takes the log records of gaps; nil without a logs pipeline
 	forget    func()
 
-	mu      sync.Mutex
-	started int
+	destinations []*destination // fixed once started
 
-	ledger    *custody.Ledger
+	mu       sync.Mutex
+	expected int // receivers, one a signal and destination
+	started  int
+	stopped  bool
+
 	instances *custody.Instances
+	epochs    *custody.Epochs
 	edges     *edges
-	suspects  *suspects
 	hellos    chan *nats.Msg
 	nc        *nats.Conn
 	js        jetstream.JetStream
-	readers   map[frame.Signal]*reader
-	settler   *settler
 	running   sync.WaitGroup
 	stop      context.CancelFunc // ends reading
+
+	owned   sync.Mutex
+	owns    []*partition
+	active  atomic.Int64 // spools whose watermarks were written lately, or are to be
+	handled atomic.Int64 // frames in hands
 
 	delivering  context.Context // of the exporters: ends deliverGrace after reading
 	stopDeliver context.CancelFunc
 }
 
-func newCore(config *Config, set receiver.Settings, telemetry *telemetry) *core {
-	c := &core{
-		config: config, log: set.Logger, telemetry: telemetry,
-		sinks: make(map[frame.Signal]sink), hellos: make(chan *nats.Msg, maxHellos),
-		ledger: custody.NewLedger(), instances: custody.NewInstances(), edges: newEdges(),
-	}
-	c.suspects = newSuspects(c)
-	return c
+// destination is one receiver's pipelines.
+type destination struct {
+	*core
+	id      component.ID
+	name    string
+	config  *Config
+	log     *zap.Logger
+	outlets map[frame.Signal]*outlet
+	records logsConsumer // takes the log records of gaps; nil without a logs pipeline
 }
 
-// Start connects and begins to read. It does not wait for the hub.
+// signals returns the signals that the destination reads, in order.
+func (d *destination) signals() (signals []frame.Signal) {
+	for _, signal := range frame.Signals {
+		if d.outlets[signal] != nil {
+			signals = append(signals, signal)
+		}
+	}
+	return signals
+}
+
+func newCore(config *Config, set receiver.Settings, telemetry *telemetry) *core {
+	return &core{
+		config: config, log: set.Logger, telemetry: telemetry, hellos: make(chan *nats.Msg, maxHellos),
+		instances: custody.NewInstances(), epochs: custody.NewEpochs(), edges: newEdges(),
+	}
+}
+
+// Start connects. Reading begins with the last of the receivers, because a
+// pipeline may not be ready before; nothing waits for the hub.
 func (c *core) Start(ctx context.Context, host component.Host) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.started++
-	if c.started > 1 {
-		return nil
+	if c.started == 0 {
+		if err := c.open(ctx, host); err != nil {
+			return err
+		}
 	}
-	if err := c.open(ctx, host); err != nil {
-		c.started--
-		return err
+	c.started++
+	if c.started == c.expected {
+		running, stop := context.WithCancel(context.Background())
+		c.stop = stop
+		c.running.Go(func() { c.run(running) })
 	}
 	return nil
 }
@@ -85,7 +114,7 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return err
 	}
-	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{Connected: c.ledger.StoreAgain}, c.log)
+	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{Connected: c.storeAgain}, c.log)
 	if err != nil {
 		return fmt.Errorf("connection: %w", err)
 	}
@@ -94,20 +123,28 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 		c.nc.Close()
 		return fmt.Errorf("JetStream: %w", err)
 	}
-	if err := c.telemetry.observe(c.edges, c.instances); err != nil {
+	c.share()
+	if err := c.telemetry.observe(c); err != nil {
 		c.nc.Close()
 		return fmt.Errorf("self-telemetry: %w", err)
 	}
-	running, stop := context.WithCancel(context.Background())
-	c.stop = stop
 	c.delivering, c.stopDeliver = context.WithCancel(context.Background())
-	c.settler = newSettler(c)
-	c.readers = make(map[frame.Signal]*reader)
-	for signal, to := range c.sinks {
-		c.readers[signal] = newReader(c, signal, to)
-	}
-	c.running.Go(func() { c.run(running) })
 	return nil
+}
+
+// share divides the memory between all outlets, so that one whose backend is away
+// cannot hold what the others need.
+func (c *core) share() {
+	limit, outlets := int64(0), int64(0)
+	for _, d := range c.destinations {
+		limit = max(limit, int64(d.config.MemoryLimit))
+		outlets += int64(len(d.outlets))
+	}
+	for _, d := range c.destinations {
+		for _, o := range d.outlets {
+			o.limit(limit / outlets)
+		}
+	}
 }
 
 // inProcess finds the embedded hub's connection, when one is configured.
@@ -127,9 +164,10 @@ func (c *core) inProcess(host component.Host) (nats.InProcessConnProvider, error
 	return provider, nil
 }
 
-// run prepares the hub and then reads until ctx is done.
+// run prepares the hub and then shares its partitions until ctx is done.
 func (c *core) run(ctx context.Context) {
-	if !c.untilDone(ctx, "the hub is not ready for the relay; trying again", c.prepare) {
+	prepare := func(ctx context.Context) error { return hub.EnsureRejected(ctx, c.js, c.config.Streams) }
+	if !c.untilDone(ctx, "the hub is not ready for the relay; trying again", prepare) {
 		return
 	}
 	hellos, err := c.nc.ChanSubscribe(hub.HelloSubjects, c.hellos)
@@ -138,73 +176,77 @@ func (c *core) run(ctx context.Context) {
 		return
 	}
 	defer func() { _ = hellos.Unsubscribe() }() // fails only on a closed connection
-	var group sync.WaitGroup
-	for _, r := range c.readers {
-		group.Go(func() { r.run(ctx) })
-	}
-	group.Go(func() { c.hear(ctx) })
-	group.Go(func() { c.suspects.run(ctx) })
-	group.Go(func() { c.tellGaps(ctx) })
-	settling, settled := context.WithCancel(context.WithoutCancel(ctx))
-	var settler sync.WaitGroup
-	settler.Go(func() { c.settler.run(settling) })
-	group.Wait()
-	settled()
-	settler.Wait()
-}
-
-// prepare makes what the relay needs on the hub besides the signals' streams,
-// and loads the watermarks. Without them every frame would be delivered again.
-func (c *core) prepare(ctx context.Context) error {
-	if err := hub.EnsureRejected(ctx, c.js, c.config.Streams); err != nil {
-		return err
-	}
-	bucket, err := hub.EnsureCustody(ctx, c.js, c.config.Streams)
-	if err != nil {
-		return err
-	}
-	watcher, err := bucket.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("read the custody bucket: %w", err)
-	}
-	defer func() { _ = watcher.Stop() }() // a leftover subscription ends with the connection
-	loaded := 0
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return fmt.Errorf("read the custody bucket: interrupted after %d watermarks", loaded)
-			}
-			if entry == nil {
-				c.log.Info("watermarks loaded", zap.Int("spools", loaded))
-				return nil
-			}
-			if entry.Operation() != jetstream.KeyValuePut {
-				continue
-			}
-			if err := c.load(entry); err != nil {
-				c.log.Error("watermarks cannot be read; that spool's frames may be delivered twice", zap.String("key", entry.Key()), zap.Error(err))
-				continue
-			}
-			loaded++
+	working, done := context.WithCancel(context.WithoutCancel(ctx))
+	var workers, hearing sync.WaitGroup
+	for _, d := range c.destinations {
+		for _, o := range d.outlets {
+			workers.Go(func() { o.run(working) })
 		}
 	}
+	hearing.Go(func() { c.hear(ctx) })
+	lease.New(c.js, c.settings(), c.log).Run(ctx, c.serve) // returns when every partition is given on
+	hearing.Wait()
+	done()
+	workers.Wait()
 }
 
-func (c *core) load(entry jetstream.KeyValueEntry) error {
-	origin, epoch, err := hub.ParseCustodyKey(entry.Key())
+func (c *core) settings() lease.Settings {
+	name, err := os.Hostname()
 	if err != nil {
-		return err
+		name = "unknown"
 	}
-	return c.ledger.Load(custody.Spool{Origin: origin, Epoch: epoch}, entry.Value(), time.Now())
+	set := lease.Settings{Name: name, Streams: c.config.Streams, Signals: make(map[string][]frame.Signal), Start: make(map[string]string)}
+	for _, d := range c.destinations {
+		set.Signals[d.name], set.Start[d.name] = d.signals(), d.config.Start
+		set.Drop = append(set.Drop, d.config.DropDestinations...)
+	}
+	return set
+}
+
+// serve reads one partition while it is this relay's.
+func (c *core) serve(ctx context.Context, claim *lease.Claim) {
+	p := newPartition(c, claim)
+	claim.OnStoreLost(p.storeAgain)
+	c.owned.Lock()
+	c.owns = append(c.owns, p)
+	c.owned.Unlock()
+	c.telemetry.moved(true)
+	p.run(ctx)
+	c.owned.Lock()
+	c.owns = slices.DeleteFunc(c.owns, func(one *partition) bool { return one == p })
+	c.owned.Unlock()
+	c.telemetry.moved(false)
+}
+
+// partitions returns those that are this relay's by now.
+func (c *core) partitions() []*partition {
+	c.owned.Lock()
+	defer c.owned.Unlock()
+	return slices.Clone(c.owns)
+}
+
+// owner returns the partition of an origin, if it is this relay's.
+func (c *core) owner(origin hub.Origin) *partition {
+	c.owned.Lock()
+	defer c.owned.Unlock()
+	for _, p := range c.owns {
+		if p.claim.Owns(origin) {
+			return p
+		}
+	}
+	return nil
+}
+
+// storeAgain writes all watermarks again: the hub may be another one.
+func (c *core) storeAgain() {
+	for _, p := range c.partitions() {
+		p.storeAgain()
+	}
 }
 
 // untilDone calls do until it succeeds (true) or ctx is done (false).
 func (c *core) untilDone(ctx context.Context, complaint string, do func(context.Context) error) bool {
-	retry := &backoff.ExponentialBackOff{InitialInterval: retryMin, MaxInterval: retryMax, Multiplier: 2, RandomizationFactor: 0.5}
-	retry.Reset()
+	retry := newRetry()
 	for ctx.Err() == nil {
 		if c.nc.IsConnected() { // else the connection itself has said what is wrong
 			bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -226,20 +268,26 @@ func (c *core) untilDone(ctx context.Context, complaint string, do func(context.
 	return false
 }
 
+func newRetry() *backoff.ExponentialBackOff {
+	retry := &backoff.ExponentialBackOff{InitialInterval: retryMin, MaxInterval: retryMax, Multiplier: 2, RandomizationFactor: 0.5}
+	retry.Reset()
+	return retry
+}
+
 // Shutdown stops reading, lets running deliveries finish, stores what was
-// delivered, and leaves the rest on the hub.
+// delivered, and leaves the rest on the hub. The first of the receivers that is
+// stopped stops all: the exporters may go next.
 func (c *core) Shutdown(context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.started == 0 {
+	if c.stopped || c.started == 0 {
 		return nil
 	}
-	c.started--
-	if c.started > 0 {
-		return nil
-	}
+	c.stopped = true
 	c.forget()
-	c.stop()
+	if c.stop != nil {
+		c.stop()
+	}
 	grace := time.AfterFunc(deliverGrace, c.stopDeliver)
 	c.running.Wait()
 	grace.Stop()

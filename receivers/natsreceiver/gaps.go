@@ -23,22 +23,22 @@ const (
 )
 
 // report names changes of what is lost: as a metric and in the relay's own log.
-func (c *core) report(reports []custody.Report) {
+func (s *share) report(reports []custody.Report) {
 	for i := range reports {
 		r := &reports[i]
-		c.telemetry.changed(r)
+		s.telemetry.changed(s.dest.name, r)
 		fields := []zap.Field{
 			zap.Stringer("origin", r.Key.Origin), zap.Stringer("epoch", r.Key.Epoch), zap.Stringer("lane", r.Key.Lane),
-			zap.Uint64("from", r.Gap.From), zap.Uint64("to", r.Gap.To),
+			zap.Uint64("from", r.Gap.From), zap.Uint64("to", r.Gap.To), zap.String("destination", s.dest.name),
 		}
 		lost, recovered := named(r.Lost), named(r.Recovered)
 		switch {
 		case len(recovered) == 0:
-			c.log.Warn("items are lost", append(fields, zap.Any("items", lost))...)
+			s.log.Warn("items are lost", append(fields, zap.Any("items", lost))...)
 		case len(lost) == 0:
-			c.log.Info("items named as lost arrived after all", append(fields, zap.Any("items", recovered))...)
+			s.log.Info("items named as lost arrived after all", append(fields, zap.Any("items", recovered))...)
 		default:
-			c.log.Info("the edge names why items were lost", append(fields, zap.Any("items", lost))...)
+			s.log.Info("the edge names why items were lost", append(fields, zap.Any("items", lost))...)
 		}
 	}
 }
@@ -57,47 +57,76 @@ func named(items custody.Counts) map[string]uint64 {
 // done. A gap is told once the pipeline has accepted its record, and that is
 // stored; a relay killed in between tells it again, with the same time and line,
 // which Loki stores once. Nothing waits for it.
-func (c *core) tellGaps(ctx context.Context) {
+func (s *share) tellGaps(ctx context.Context) {
 	retry := &backoff.ExponentialBackOff{InitialInterval: tellInterval, MaxInterval: retryMax, Multiplier: 2, RandomizationFactor: 0.5}
 	retry.Reset()
 	wait := tellInterval
+	records := s.recordsOf()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		untold := c.ledger.Untold(tellAtOnce)
-		if len(untold) == 0 {
+		untold := s.ledger.Untold(tellAtOnce)
+		if len(untold) == 0 || !s.claim.Held() || !s.enter() {
 			wait = tellInterval
 			continue
 		}
-		if c.records != nil {
-			err := c.records.ConsumeLogs(c.delivering, gapRecords(untold))
-			if err != nil && !isPermanent(err) {
-				wait = retry.NextBackOff()
-				c.log.Debug("the log records of gaps are not accepted; they are sent again", zap.Int("gaps", len(untold)), zap.Error(err))
-				continue
-			}
-			if err != nil {
-				c.log.Error("the log records of gaps are refused; the gaps stand in this log, in longhaul_lost_items and in `longhaul gaps`",
-					zap.Int("gaps", len(untold)), zap.Error(err))
-			}
-		}
-		c.ledger.Told(untold)
-		retry.Reset()
+		told := s.tellAll(records, untold)
+		s.leave()
 		wait = tellInterval
+		if !told {
+			wait = retry.NextBackOff()
+			continue
+		}
+		retry.Reset()
 	}
 }
 
+// tellAll reports whether the records are accepted, or refused for good.
+func (s *share) tellAll(records logsConsumer, untold []custody.Untold) bool {
+	if records != nil {
+		ctx, cancel := context.WithCancel(s.delivering)
+		defer cancel()
+		defer context.AfterFunc(s.lost, cancel)()
+		err := records.ConsumeLogs(ctx, gapRecords(s.dest.name, untold))
+		if err != nil && !isPermanent(err) {
+			s.log.Debug("the log records of gaps are not accepted; they are sent again", zap.Int("gaps", len(untold)), zap.Error(err))
+			return false
+		}
+		if err != nil {
+			s.log.Error("the log records of gaps are refused; the gaps stand in this log, in longhaul_lost_items and in `longhaul gaps`",
+				zap.Int("gaps", len(untold)), zap.Error(err))
+		}
+	}
+	s.ledger.Told(untold)
+	return true
+}
+
+// recordsOf returns the logs pipeline that is told of gaps: the destination's own,
+// or, where it has none, another's.
+func (s *share) recordsOf() logsConsumer {
+	if s.dest.records != nil {
+		return s.dest.records
+	}
+	for _, d := range s.destinations {
+		if d.records != nil {
+			return d.records
+		}
+	}
+	return nil
+}
+
 // gapRecords makes the log records of gaps: one per gap and cause.
-func gapRecords(untold []custody.Untold) plog.Logs {
+func gapRecords(destination string, untold []custody.Untold) plog.Logs {
 	logs := plog.NewLogs()
 	for i := range untold {
 		u := &untold[i]
 		resource := logs.ResourceLogs().AppendEmpty()
 		resource.Resource().Attributes().PutStr("service.name", "longhaul")
-		stamp(resource.Resource(), u.Spool.Origin)
+		resource.Resource().Attributes().PutStr(clusterAttribute, u.Spool.Origin.Cluster)
+		resource.Resource().Attributes().PutStr(nodeAttribute, u.Spool.Origin.Node)
 		records := resource.ScopeLogs().AppendEmpty().LogRecords()
 		items := u.Gap.Items
 		if u.Back {
@@ -105,7 +134,9 @@ func gapRecords(untold []custody.Untold) plog.Logs {
 		}
 		for cause, n := range items {
 			if n > 0 {
-				gapRecord(records.AppendEmpty(), u, frame.Cause(cause), n)
+				record := records.AppendEmpty()
+				gapRecord(record, u, frame.Cause(cause), n)
+				record.Attributes().PutStr("destination", destination)
 			}
 		}
 	}

@@ -34,24 +34,19 @@ type edge struct {
 	at           time.Time
 	spoolBytes   int64
 	oldestUnsent float64
-	taken        map[custody.Key]uint64 // of lanes that were suspect at the hello before
 }
 
 func newEdges() *edges { return &edges{seen: make(map[hub.Origin]*edge)} }
 
-// update notes a hello and returns what was suspect at the one before, and how far
-// that was taken.
-func (e *edges) update(origin hub.Origin, hello custody.Hello, taken map[custody.Key]uint64) (before map[custody.Key]uint64) {
+// update notes a hello.
+func (e *edges) update(origin hub.Origin, hello *custody.Hello) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if old, ok := e.seen[origin]; ok {
-		before = old.taken
-	}
-	e.seen[origin] = &edge{time.Now(), hello.SpoolBytes, hello.OldestUnsentSeconds, taken}
-	return before
+	e.seen[origin] = &edge{time.Now(), hello.SpoolBytes, hello.OldestUnsentSeconds}
 }
 
-// hear answers hellos until ctx is done.
+// hear listens to hellos until ctx is done. Every relay hears all of them, so that a
+// partition's next owner knows what its last one knew; only the owner answers.
 func (c *core) hear(ctx context.Context) {
 	for {
 		select {
@@ -63,67 +58,91 @@ func (c *core) hear(ctx context.Context) {
 	}
 }
 
-// hello answers an edge: how far its lanes are confirmed. What it misses, by its
-// own words, becomes suspect.
 func (c *core) hello(msg *nats.Msg) {
 	origin, err := hub.ParseHelloSubject(msg.Subject)
 	if err != nil {
 		return // not a longhaul subject
 	}
+	p := c.owner(origin)
 	hello, epoch, err := custody.ParseHello(msg.Data)
 	if err != nil {
-		c.log.Warn("an edge's hello cannot be read; it is ignored", zap.Stringer("origin", origin), zap.Error(err))
+		if p != nil {
+			c.log.Warn("an edge's hello cannot be read; it is ignored", zap.Stringer("origin", origin), zap.Error(err))
+		}
 		return
 	}
 	id, now := custody.Spool{Origin: origin, Epoch: epoch}, time.Now()
-	if c.conflict(id, hello, now) {
-		return
+	c.edges.update(origin, &hello)
+	conflict, news := c.conflict(id, hello.Instance, now)
+	switch {
+	case p == nil || !p.ready.Load() || p.ended.Load() || !p.claim.Held():
+		return // the owner answers; if there is none at this moment, the edge says it again
+	case conflict != "":
+		if news {
+			c.log.Error("an origin is in conflict; nothing of it is confirmed until that is resolved", zap.Stringer("origin", origin), zap.String("conflict", conflict))
+		}
+		p.settler.answer(id, custody.Confirmation{Conflict: conflict, Lanes: []custody.Accepted{}})
+	default:
+		p.hello(id, hello.Lanes, now)
 	}
-	confirmed, suspects := c.ledger.Hear(id, hello.Lanes, now)
-	answer := custody.Confirmation{Lanes: make([]custody.Accepted, 0, len(confirmed))}
-	for lane, number := range confirmed {
-		answer.Lanes = append(answer.Lanes, custody.Accepted{Lane: lane.String(), Confirmed: number, Stream: c.settler.storeOf(lane.Signal)})
-	}
-	c.settler.answer(id, answer)
+}
 
-	taken := make(map[custody.Key]uint64, len(suspects))
-	for _, s := range suspects {
-		taken[s.Key] = s.Taken
-	}
-	before := c.edges.update(origin, hello, taken)
-	var real []custody.Suspect
-	for _, s := range suspects {
-		was, again := before[s.Key]
-		// A lane with something to send has shipped a little more than was taken at any
-		// time; only if it stands still from one hello to the next something is wrong.
-		if s.Lane.Floor >= s.Lane.Next || again && was == s.Taken {
-			real = append(real, s)
+// hello answers an edge: how far its lanes are confirmed. What it misses, by its
+// own words, becomes suspect.
+func (p *partition) hello(id custody.Spool, lanes []custody.HelloLane, now time.Time) {
+	confirmed := make(map[frame.Lane]uint64, len(lanes))
+	for _, said := range lanes {
+		if lane, err := frame.ParseLane(said.Lane); err == nil {
+			confirmed[lane] = 0 // a signal that no destination reads waits on the hub
 		}
 	}
-	c.suspects.renew(id, real, now)
+	heard := make(map[frame.Lane]struct{}, len(lanes))
+	for _, s := range p.shares {
+		accepted, suspects := s.ledger.Hear(id, s.ofSignals(lanes), now)
+		for lane, number := range accepted {
+			if _, again := heard[lane]; !again || number < confirmed[lane] {
+				confirmed[lane] = number
+			}
+			heard[lane] = struct{}{}
+		}
+		s.suspects.heard(id, suspects, now)
+	}
+	answer := custody.Confirmation{Lanes: make([]custody.Accepted, 0, len(confirmed))}
+	for lane, number := range confirmed {
+		answer.Lanes = append(answer.Lanes, custody.Accepted{Lane: lane.String(), Confirmed: number, Stream: p.settler.storeOf(lane.Signal)})
+	}
+	p.settler.answer(id, answer)
 }
 
-// conflict says whether another collector uses a copy of the spool, and if so
-// tells both: the answer goes to all that listen for this origin. It confirms
-// nothing, because a number means a different frame to each of them.
-func (c *core) conflict(id custody.Spool, hello custody.Hello, now time.Time) bool {
-	instances, news := c.instances.Hear(id, hello.Instance, now)
+// ofSignals leaves out the lanes of signals that the destination does not read.
+func (s *share) ofSignals(lanes []custody.HelloLane) []custody.HelloLane {
+	if len(s.dest.outlets) == len(frame.Signals) {
+		return lanes
+	}
+	var kept []custody.HelloLane
+	for _, said := range lanes {
+		if lane, err := frame.ParseLane(said.Lane); err == nil && s.dest.outlets[lane.Signal] != nil {
+			kept = append(kept, said)
+		}
+	}
+	return kept
+}
+
+// conflict says whether another collector uses a copy of the spool, under this
+// origin or another, and whether that is news. Both are told, because the answer
+// goes to all that listen for this origin; nothing is confirmed, because a number
+// means a different frame to each of them.
+func (c *core) conflict(id custody.Spool, instance string, now time.Time) (text string, news bool) {
+	if other, conflict := c.epochs.Use(id, now, now); conflict {
+		return fmt.Sprintf("the spool of epoch %s is used by a collector that calls itself %s, and this one calls itself %s: stop the one that has a copy and "+
+			"give it an empty spool directory of its own; if the spool was adopted or the node renamed, this resolves itself when %s has been silent for %s",
+			id.Epoch, other, id.Origin, other, custody.ConflictSilence), true
+	}
+	instances, news := c.instances.Hear(id, instance, now)
 	if len(instances) == 0 {
-		return false
+		return "", false
 	}
-	text := fmt.Sprintf("%d collectors use copies of one spool (cluster %s, node %s, epoch %s; instances %s): stop all but one, "+
+	return fmt.Sprintf("%d collectors use copies of one spool (cluster %s, node %s, epoch %s; instances %s): stop all but one, "+
 		"give each of the others a node name and an empty spool directory of its own; a collector counts as stopped after %s of silence",
-		len(instances), id.Origin.Cluster, id.Origin.Node, id.Epoch, strings.Join(instances, ", "), custody.ConflictSilence)
-	c.settler.answer(id, custody.Confirmation{Conflict: text, Lanes: []custody.Accepted{}})
-	c.edges.update(id.Origin, hello, nil)
-	if news {
-		c.log.Error("a spool was copied; nothing of it is confirmed until that is resolved", zap.Stringer("origin", id.Origin), zap.String("conflict", text))
-	}
-	return true
-}
-
-// ofSignal says whether a key is of a signal that this relay reads.
-func (c *core) ofSignal(signal frame.Signal) (*reader, bool) {
-	r, ok := c.readers[signal]
-	return r, ok && r.stream.Load() != nil
+		len(instances), id.Origin.Cluster, id.Origin.Node, id.Epoch, strings.Join(instances, ", "), custody.ConflictSilence), news
 }

@@ -59,11 +59,18 @@ type backend struct {
 	refuse  func(bodies []string) error
 
 	refuseRecords func(records []string) error
+	// split takes a part of what comes, and says by its error what it does not take.
+	split func(plog.Logs) (plog.Logs, error)
+	calls int
 }
 
 func (b *backend) consume(_ context.Context, ld plog.Logs) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var left error
+	if b.calls++; b.split != nil {
+		ld, left = b.split(ld)
+	}
 	var bodies, records []string
 	for _, resource := range ld.ResourceLogs().All() {
 		service, _ := resource.Resource().Attributes().Get("service.name")
@@ -91,7 +98,7 @@ func (b *backend) consume(_ context.Context, ld plog.Logs) error {
 	}
 	b.bodies = append(b.bodies, bodies...)
 	b.records = append(b.records, records...)
-	return nil
+	return left
 }
 
 func (b *backend) got() []string {
@@ -112,6 +119,9 @@ func (b *backend) refusing(f func([]string) error) {
 	b.refuse = f
 }
 
+// testPartitions is what the hub is cut into where it does not matter.
+const testPartitions = 4
+
 func startReceiver(t *testing.T, url string, b *backend) (stop func()) {
 	t.Helper()
 	return startMeasured(t, url, b, receivertest.NewNopSettings(Type))
@@ -123,6 +133,7 @@ func startMeasured(t *testing.T, url string, b *backend, set receiver.Settings) 
 	config := defaultConfig()
 	config.Connection.URLs = url
 	config.Streams.MaxBytes = 256 << 20
+	config.Streams.Partitions = testPartitions
 	next, err := consumer.NewLogs(b.consume)
 	if err != nil {
 		t.Fatal(err)
@@ -165,17 +176,22 @@ func newFleet(t *testing.T, url string) *fleet {
 		t.Fatal(err)
 	}
 	f := &fleet{t, nc, js}
-	eventually(t, "the relay has made the stream", func() bool {
-		_, err := js.Stream(t.Context(), hub.StreamName(frame.Logs))
-		return err == nil
+	eventually(t, "the relay has made the stream and its consumers", func() bool {
+		s, err := js.Stream(t.Context(), hub.StreamName(frame.Logs))
+		return err == nil && s.CachedInfo().State.Consumers >= testPartitions
 	})
 	return f
 }
 
-func encode(t *testing.T, number, floor uint64) []byte { return encodeLane(t, 1, number, floor) }
+func encode(t testing.TB, number, floor uint64) []byte { return encodeLane(t, 1, number, floor) }
 
 // encodeLane makes a frame of one item: "line N" in lane 1, "lane L line N" in others.
-func encodeLane(t *testing.T, lane uint32, number, floor uint64) []byte {
+func encodeLane(t testing.TB, lane uint32, number, floor uint64) []byte {
+	t.Helper()
+	return encodeOf(t, epoch, lane, number, floor)
+}
+
+func encodeOf(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64) []byte {
 	t.Helper()
 	text := fmt.Sprint("line ", number)
 	if lane != 1 {
@@ -491,29 +507,89 @@ func TestOnlyARefusalByAllIsPermanent(t *testing.T) {
 	}
 }
 
-func TestAShutdownBeginsNoDelivery(t *testing.T) {
+func TestAPartitionThatIsGivenOnBeginsNoDelivery(t *testing.T) {
 	b := &backend{}
 	next, err := consumer.NewLogs(b.consume)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stopped, stop := context.WithCancel(t.Context())
-	stop()
-	for range 20 { // a select takes what is ready at random
-		c := newCore(defaultConfig(), receivertest.NewNopSettings(Type), nil)
-		c.delivering = t.Context()
-		w := &worker{reader: newReader(c, frame.Logs, logsTo(next)), deliver: logsTo(next), in: make(chan *arrival, 1)}
-		a := &arrival{key: custody.Key{Origin: store1, Epoch: epoch, Lane: frame.Lane{Signal: frame.Logs, Seq: 1}}}
-		a.header, a.payload, _, err = frame.Parse(encode(t, 1, 1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.in <- a
-		w.run(stopped)
-		if _, known := c.ledger.Confirmed(a.key); known {
-			t.Fatal("a frame was taken after the stop")
-		}
+	o, p := unconnected(t, frame.Logs, logsTo(next))
+	for n := uint64(1); n <= 20; n++ {
+		o.workers[0].in.push(held(t, o, p, n))
+	}
+	batch := &batch{}
+	late, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	o.workers[0].judge(o.workers[0].in.pop(), batch)
+	p.end()
+	if ours, _ := o.workers[0].enter(late, batch.arrivals); len(ours) > 0 {
+		t.Fatal("a frame that was collected before the end is delivered after it")
+	}
+	o.workers[0].in.push(held(t, o, p, 21)) // its reader was late
+	o.workers[0].judge(o.workers[0].in.pop(), batch)
+	if len(batch.arrivals) != 1 || o.workers[0].in.pop() != nil {
+		t.Fatal("a frame was taken after the end")
+	}
+	if used := o.frames.used.Load(); used != 0 {
+		t.Fatalf("%d bytes of frames are held after the end", used)
 	}
 }
+
+// unconnected returns an outlet and a partition without a hub.
+func unconnected(t testing.TB, signal frame.Signal, to sink) (*outlet, *partition) {
+	t.Helper()
+	set := receivertest.NewNopSettings(Type)
+	telemetry, err := newTelemetry(set.TelemetrySettings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := defaultConfig()
+	config.Deliver.Workers = 1
+	c := newCore(config, set, telemetry)
+	c.delivering = t.Context()
+	d, err := c.destination(config, set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.outlets[signal] = newOutlet(d, signal, to)
+	c.share()
+	p := newPartition(c, nil)
+	p.ctx = t.Context()
+	return d.outlets[signal], p
+}
+
+// held returns an arrival as its reader hands it over.
+func held(t testing.TB, o *outlet, p *partition, number uint64) *arrival {
+	t.Helper()
+	msg := &nats.Msg{Subject: hub.StoredSubject(frame.Logs, store1, 16), Data: encode(t, number, 1)}
+	a := readArrival(fakeMsg{msg}, newSource(msg.Subject))
+	if a.poison != nil {
+		t.Fatal(a.poison)
+	}
+	a.share, a.out = p.shares[0], o
+	a.source.counts = o.telemetry.clusters.of("default", frame.Logs, store1.Cluster)
+	var err error
+	if a.bytes, err = o.frames.take(t.Context(), int64(len(msg.Data))); err != nil {
+		t.Fatal(err)
+	}
+	a.share.hold(a)
+	return a
+}
+
+// fakeMsg is a message that no hub has sent: it is never acknowledged.
+type fakeMsg struct{ *nats.Msg }
+
+func (m fakeMsg) Data() []byte                              { return m.Msg.Data }
+func (m fakeMsg) Headers() nats.Header                      { return m.Header }
+func (m fakeMsg) Subject() string                           { return m.Msg.Subject }
+func (m fakeMsg) Reply() string                             { return m.Msg.Reply }
+func (m fakeMsg) Metadata() (*jetstream.MsgMetadata, error) { return nil, errors.New("none") }
+func (m fakeMsg) Ack() error                                { return nil }
+func (m fakeMsg) DoubleAck(context.Context) error           { return nil }
+func (m fakeMsg) Nak() error                                { return nil }
+func (m fakeMsg) NakWithDelay(time.Duration) error          { return nil }
+func (m fakeMsg) InProgress() error                         { return nil }
+func (m fakeMsg) Term() error                               { return nil }
+func (m fakeMsg) TermWithReason(string) error               { return nil }
 
 var _ receiver.Logs = (*core)(nil)

@@ -3,26 +3,31 @@ package natsreceiver
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
+	"github.com/longhaul/longhaul/internal/lease"
 )
 
 const (
 	// settleInterval is how often watermarks are written: it bounds what a crash of the
-	// relay delivers twice. When more than storeFree spools have something to write,
-	// one spool's are written every storePace at most.
+	// relay delivers twice. When more than storeFree spools are active, one spool's are
+	// written every storePace at most, and less often the more there are: a relay
+	// writes storeRate values a second, as an average.
 	settleInterval = 200 * time.Millisecond
 	storePace      = time.Second
 	storeFree      = 200
+	storeRate      = 2000
+	// activeFor is how long a spool counts as active after a write.
+	activeFor = 10 * time.Second
 	// forgetInterval is how often it is looked for spools that nobody hears of any more.
 	forgetInterval = time.Hour
 	// inProgressInterval keeps frames that wait for a backend from being delivered again.
@@ -30,15 +35,24 @@ const (
 	storeTimeout       = 10 * time.Second
 )
 
-// settler ends what the workers have delivered: it stores the watermarks, then
-// acknowledges to the hub, then confirms to the edges.
+// settler ends what the workers have delivered of one partition: it stores the
+// watermarks of all destinations, then acknowledges to the hub, then confirms to
+// the edges.
 type settler struct {
-	*core
+	*partition
 
 	mu       sync.Mutex
-	hands    map[*arrival]struct{}                     // read and not yet acknowledged, given back or dropped
-	pending  []*arrival                                // to acknowledge once their number is confirmed
+	pending  map[*share]map[custody.Spool][]owed       // to acknowledge once durable
 	announce map[custody.Spool]map[frame.Lane]struct{} // confirmed further since they were told
+	active   int64                                     // of this partition, as counted in core.active
+}
+
+// owed is an acknowledgement that waits for a watermark to be durable.
+type owed struct {
+	reply   string
+	lane    frame.Lane
+	number  uint64
+	version uint64
 }
 
 // What a message's reply subject understands, as in the client's jetstream package.
@@ -47,73 +61,60 @@ var (
 	inProgress = []byte("+WPI")
 )
 
-func newSettler(c *core) *settler {
-	return &settler{
-		core: c, hands: make(map[*arrival]struct{}),
+func newSettler(p *partition) *settler {
+	s := &settler{
+		partition: p, pending: make(map[*share]map[custody.Spool][]owed),
 		announce: make(map[custody.Spool]map[frame.Lane]struct{}),
 	}
+	for _, one := range p.shares {
+		s.pending[one] = make(map[custody.Spool][]owed)
+	}
+	return s
 }
 
-func (s *settler) hold(a *arrival) {
+// settle acknowledges the arrival as soon as what became of it is durable: its
+// number, and the version that the ledger gave.
+func (a *arrival) settle(version uint64) {
+	s, id, of := a.share.settler, a.key.Spool(), a.share
+	a.letGo()
+	one := owed{a.msg.Reply(), a.key.Lane, a.header.Number, version}
+	if a.replay != "" {
+		one.number = 0 // whatever its lane has come to by now, if it is known
+	}
+	if version == 0 && of.ledger.Due(a.key, one.number, 0) { // a repeat of what is durable
+		s.acknowledge(one)
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hands[a] = struct{}{}
-}
-
-// settle acknowledges the arrival as soon as what became of it is durable.
-func (s *settler) settle(a *arrival) {
-	s.release(a)
-	a.msg, a.payload = nil, nil
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pending = append(s.pending, a)
+	s.pending[of][id] = append(s.pending[of][id], one)
 }
 
 // drop takes the message off the hub although its frame was not delivered: the
 // edge still has the frame.
-func (s *settler) drop(a *arrival) {
-	s.release(a)
-	s.letGo(a, a.msg.Ack())
+func (a *arrival) drop() {
+	a.letGo()
+	a.share.sent(a.msg.Ack())
 }
 
 // giveBack returns the message to the hub, to come again after a while.
-func (s *settler) giveBack(a *arrival, after time.Duration) {
-	s.release(a)
-	s.letGo(a, a.msg.NakWithDelay(after))
+func (a *arrival) giveBack(after time.Duration) {
+	a.letGo()
+	a.share.sent(a.msg.NakWithDelay(after))
 }
 
-func (s *settler) release(a *arrival) {
-	s.readers[a.reading].buffer.Release(a.bytes)
-}
+func (s *settler) acknowledge(one owed) { s.sent(s.nc.Publish(one.reply, ack)) }
 
-func (s *settler) letGo(a *arrival, err error) {
+func (p *partition) sent(err error) {
 	if err != nil { // the link is down: the hub delivers the message again
-		s.log.Debug("acknowledgement not sent", zap.Error(err))
+		p.log.Debug("acknowledgement not sent", zap.Error(err))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.hands, a)
-}
-
-// ask tells the edge at once to publish again from a number on.
-func (s *settler) ask(key custody.Key, from uint64) {
-	confirmed, _ := s.ledger.Confirmed(key)
-	s.tell(key.Spool(), custody.Confirmation{Lanes: []custody.Accepted{{
-		Lane: key.Lane.String(), Confirmed: confirmed, Resend: from, Stream: s.storeOf(key.Lane.Signal),
-	}}})
-}
-
-func (s *settler) storeOf(signal frame.Signal) string {
-	if r, ok := s.readers[signal]; ok {
-		return r.storeIdentity()
-	}
-	return ""
 }
 
 func (s *settler) run(ctx context.Context) {
 	settle := time.NewTicker(settleInterval)
 	defer settle.Stop()
-	announce := time.NewTicker(s.config.ConfirmInterval)
+	announce := time.NewTicker(s.confirmInterval())
 	defer announce.Stop()
 	forget := time.NewTicker(forgetInterval)
 	defer forget.Stop()
@@ -122,15 +123,10 @@ func (s *settler) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			// What was delivered in the last moment is stored and told all the same.
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-			s.settleAll(last, 0)
-			s.announceAll()
-			_ = s.nc.FlushWithContext(last) // the hub may be away; then the acknowledgements are lost and the numbers catch the repeats
-			cancel()
+			s.core.active.Add(-s.active)
 			return
 		case <-settle.C:
-			s.settleAll(ctx, storePace)
+			s.settleAll(ctx, s.pace())
 		case <-announce.C:
 			s.announceAll()
 		case <-inProgress.C:
@@ -141,55 +137,133 @@ func (s *settler) run(ctx context.Context) {
 	}
 }
 
-// settleAll stores watermarks and acknowledges what they cover.
+// last stores and tells what was delivered in the last moment.
+func (s *settler) last() {
+	ctx, cancel := context.WithTimeout(context.Background(), deliverGrace)
+	defer cancel()
+	s.settleAll(ctx, 0)
+	s.announceAll()
+	_ = s.nc.FlushWithContext(ctx) // the hub may be away; then the acknowledgements are lost and the numbers catch the repeats
+}
+
+func (c *core) confirmInterval() time.Duration {
+	interval := c.destinations[0].config.ConfirmInterval
+	for _, d := range c.destinations {
+		interval = min(interval, d.config.ConfirmInterval)
+	}
+	return interval
+}
+
+// pace is the least time between two writes of one spool's watermarks.
+func (c *core) pace() time.Duration {
+	active := c.active.Load()
+	if active <= storeFree {
+		return 0
+	}
+	return max(storePace, time.Duration(active)*time.Second/storeRate)
+}
+
+// settleAll stores watermarks, acknowledges what they cover, and notes what is to
+// be confirmed.
 func (s *settler) settleAll(ctx context.Context, pace time.Duration) {
-	if err := s.store(ctx, s.ledger.Dirty(time.Now(), pace, storeFree)); err != nil && ctx.Err() == nil {
-		s.log.Warn("watermarks cannot be stored; edges keep their data until they are", zap.Error(err))
-	}
-	s.mu.Lock()
-	var due, rest []*arrival
-	for _, a := range s.pending {
-		if s.ledger.Due(a.key, a.header.Number, a.version) {
-			due = append(due, a)
-		} else {
-			rest = append(rest, a)
+	now := time.Now()
+	var active int64
+	var records []record
+	for _, one := range s.shares {
+		for _, r := range one.ledger.Dirty(now, pace, 0) {
+			records = append(records, record{one, r})
 		}
+		active += int64(one.ledger.Active(now, activeFor))
 	}
-	s.pending = rest
-	s.mu.Unlock()
-	for _, a := range due {
-		s.letGo(a, s.nc.Publish(a.reply, ack))
+	s.core.active.Add(active - s.active)
+	s.active = active
+	records = s.withOthers(records, now)
+	err := s.store(ctx, records)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, lease.ErrLost) {
+		s.log.Warn("watermarks cannot be stored; edges keep their data until they are", zap.Int("partition", s.claim.Partition()), zap.Error(err))
 	}
 }
 
-// store writes all watermarks at once and waits for the hub to have them. Those
-// that fail are dirty still and are written the next time.
-func (s *settler) store(ctx context.Context, records []custody.Record) error {
-	futures := make([]jetstream.PubAckFuture, 0, len(records))
-	for _, record := range records {
-		subject := "$KV." + hub.CustodyBucket + "." + hub.CustodyKey(record.Spool.Origin, record.Spool.Epoch)
-		future, err := s.js.PublishAsync(subject, record.Value, jetstream.WithRetryAttempts(0))
-		if err != nil {
-			return fmt.Errorf("store watermark: %w", err)
-		}
-		futures = append(futures, future)
+// record is one destination's state of a spool.
+type record struct {
+	of *share
+	custody.Record
+}
+
+// withOthers adds, for spools that are new, the records of the destinations that
+// have not had anything of them: the hub is to say of all of them that they were
+// there when the spool began. One spool's records stand side by side.
+func (s *settler) withOthers(records []record, now time.Time) []record {
+	if len(s.shares) == 1 {
+		return records
 	}
-	for i, future := range futures {
-		select {
-		case <-future.Ok():
-			confirmed, reports := s.ledger.Stored(records[i])
-			s.news(records[i].Spool, confirmed)
-			s.report(reports)
-		case err := <-future.Err():
-			if ensureErr := s.ensureBucket(ctx, err); ensureErr != nil {
-				return fmt.Errorf("store watermark: %w; %w", err, ensureErr)
+	met := false
+	for _, r := range records {
+		for _, one := range s.shares {
+			if !one.ledger.Knows(r.Spool) {
+				one.ledger.Meet(r.Spool, now)
+				met = true
 			}
-			return fmt.Errorf("store watermark: %w", err)
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
-	return nil
+	if met {
+		for _, one := range s.shares {
+			for _, r := range one.ledger.Dirty(now, storePace, 0) {
+				records = append(records, record{one, r})
+			}
+		}
+	}
+	slices.SortStableFunc(records, func(a, b record) int {
+		return strings.Compare(a.Spool.Origin.String()+a.Spool.Epoch.String(), b.Spool.Origin.String()+b.Spool.Epoch.String())
+	})
+	return records
+}
+
+// store writes watermarks and ends what they make durable. Those that fail are
+// dirty still and are written the next time.
+func (s *settler) store(ctx context.Context, records []record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	values := make([]lease.Record, len(records))
+	for i, r := range records {
+		values[i] = lease.Record{Key: hub.DestinationKey(r.of.dest.name, r.Spool.Origin, r.Spool.Epoch), Value: r.Value}
+	}
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	stored, err := s.claim.Store(bounded, values)
+	for i, ok := range stored {
+		if !ok {
+			continue
+		}
+		confirmed, reports := records[i].of.ledger.Stored(records[i].Record)
+		s.news(records[i].Spool, confirmed)
+		records[i].of.report(reports)
+		s.acknowledgeStored(records[i].of, records[i].Spool)
+	}
+	return err
+}
+
+// acknowledgeStored acknowledges what is durable of a spool.
+func (s *settler) acknowledgeStored(of *share, id custody.Spool) {
+	s.mu.Lock()
+	var due, rest []owed
+	for _, one := range s.pending[of][id] {
+		if of.ledger.Due(custody.Key{Origin: id.Origin, Epoch: id.Epoch, Lane: one.lane}, one.number, one.version) {
+			due = append(due, one)
+		} else {
+			rest = append(rest, one)
+		}
+	}
+	if len(rest) > 0 {
+		s.pending[of][id] = rest
+	} else {
+		delete(s.pending[of], id)
+	}
+	s.mu.Unlock()
+	for _, one := range due {
+		s.acknowledge(one)
+	}
 }
 
 // news notes lanes whose origin is to be told.
@@ -208,45 +282,34 @@ func (s *settler) news(id custody.Spool, confirmed []custody.Key) {
 
 // forget removes the watermarks of spools that nobody has heard of for a month.
 func (s *settler) forget(ctx context.Context) {
-	gone := s.ledger.Forget(time.Now())
-	if len(gone) == 0 {
-		return
-	}
-	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	stream, err := s.js.Stream(bounded, "KV_"+hub.CustodyBucket)
-	for _, id := range gone {
-		if err != nil {
-			break
+	for _, one := range s.shares {
+		gone := one.ledger.Forget(time.Now())
+		if len(gone) == 0 {
+			continue
 		}
-		s.log.Info("nothing was heard of a spool for a month; its watermarks are removed", zap.Stringer("origin", id.Origin), zap.Stringer("epoch", id.Epoch))
-		err = stream.Purge(bounded, jetstream.WithPurgeSubject("$KV."+hub.CustodyBucket+"."+hub.CustodyKey(id.Origin, id.Epoch)))
+		keys := make([]string, len(gone))
+		for i, id := range gone {
+			s.log.Info("nothing was heard of a spool for a month; its watermarks are removed", zap.Stringer("origin", id.Origin), zap.Stringer("epoch", id.Epoch))
+			keys[i] = hub.DestinationKey(one.dest.name, id.Origin, id.Epoch)
+			s.mu.Lock()
+			delete(s.pending[one], id)
+			s.mu.Unlock()
+		}
+		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+		err := s.claim.Purge(bounded, keys)
+		cancel()
+		if err != nil { // the next owner finds them and tries again
+			s.log.Warn("watermarks cannot be removed", zap.Error(err))
+		}
 	}
-	if err != nil { // the next relay finds them and tries again
-		s.log.Warn("watermarks cannot be removed", zap.Error(err))
-	}
-}
-
-// ensureBucket makes the bucket anew after the hub has lost its store; all
-// watermarks are then written again.
-func (s *settler) ensureBucket(ctx context.Context, cause error) error {
-	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	_, err := s.js.KeyValue(bounded, hub.CustodyBucket)
-	if err == nil {
-		return nil
-	}
-	s.log.Warn("the custody bucket is gone; it is made again", zap.Error(cause))
-	if _, err = hub.EnsureCustody(bounded, s.js, s.config.Streams); err != nil {
-		return err
-	}
-	s.ledger.StoreAgain()
-	return nil
 }
 
 // announceAll tells every origin with news how far it is confirmed, all its lanes
 // in one message.
 func (s *settler) announceAll() {
+	if !s.claim.Held() {
+		return
+	}
 	s.mu.Lock()
 	news := s.announce
 	s.announce = make(map[custody.Spool]map[frame.Lane]struct{})
@@ -257,12 +320,30 @@ func (s *settler) announceAll() {
 		}
 		accepted := make([]custody.Accepted, 0, len(lanes))
 		for lane := range lanes {
-			if confirmed, known := s.ledger.Confirmed(custody.Key{Origin: id.Origin, Epoch: id.Epoch, Lane: lane}); known {
+			if confirmed, known := s.confirmed(custody.Key{Origin: id.Origin, Epoch: id.Epoch, Lane: lane}); known {
 				accepted = append(accepted, custody.Accepted{Lane: lane.String(), Confirmed: confirmed, Stream: s.storeOf(lane.Signal)})
 			}
 		}
 		s.tell(id, custody.Confirmation{Lanes: accepted})
 	}
+}
+
+// ask tells the edge at once to publish again from a number on.
+func (s *settler) ask(key custody.Key, from uint64) {
+	confirmed, _ := s.confirmed(key)
+	s.tell(key.Spool(), custody.Confirmation{Lanes: []custody.Accepted{{
+		Lane: key.Lane.String(), Confirmed: confirmed, Resend: from, Stream: s.storeOf(key.Lane.Signal),
+	}}})
+}
+
+// storeOf names the hub's present store of a signal; "" when no destination reads it.
+func (s *settler) storeOf(signal frame.Signal) string {
+	for _, d := range s.destinations {
+		if d.outlets[signal] != nil {
+			return s.claim.StoreIdentity(signal)
+		}
+	}
+	return ""
 }
 
 // answer tells an origin at once, which is then not due for news.
@@ -274,6 +355,9 @@ func (s *settler) answer(id custody.Spool, c custody.Confirmation) {
 }
 
 func (s *settler) tell(id custody.Spool, c custody.Confirmation) {
+	if !s.claim.Held() {
+		return // another relay's word may count by now
+	}
 	c.Version, c.Epoch = custody.Version, id.Epoch.String()
 	body, err := json.Marshal(c)
 	if err == nil {
@@ -286,14 +370,10 @@ func (s *settler) tell(id custody.Spool, c custody.Confirmation) {
 
 // keepAlive tells the hub that the frames in hand are being worked on.
 func (s *settler) keepAlive() {
-	s.mu.Lock()
-	hands := make([]*arrival, 0, len(s.hands))
-	for a := range s.hands {
-		hands = append(hands, a)
-	}
-	s.mu.Unlock()
-	for _, a := range hands {
-		_ = s.nc.Publish(a.reply, inProgress) // fails when the link is down; then the hub delivers again
+	for _, one := range s.shares {
+		for _, reply := range one.hands.older(time.Now().Add(-inProgressInterval / 2)) {
+			_ = s.nc.Publish(reply, inProgress) // fails when the link is down; then the hub delivers again
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package natsreceiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
@@ -11,78 +13,204 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
+	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
 
-// sink hands the telemetry of several frames to one signal's pipeline, as one
-// piece. Each content is the OTLP of one frame, with where it came from.
-type sink func(ctx context.Context, contents []content) error
+const (
+	clusterAttribute = "k8s.cluster.name"
+	nodeAttribute    = "k8s.node.name"
+	// laneAttribute is "backlog" on what an outage left behind, and absent on live data.
+	laneAttribute = "longhaul.lane"
+)
 
-type content struct {
-	origin hub.Origin
-	otlp   []byte
-}
+// decodedFactor is what a byte of OTLP is thought to take in memory while it is
+// delivered: decoded, and once more as the exporter's request. Measured with
+// BenchmarkDecodedMemory; that of logs is mostly strings.
+const decodedFactor = 4
 
-// stamp writes the origin on a resource. The subject is the truth: the hub
+// decodedBytes estimates what a frame takes in memory when it is decoded.
+func decodedBytes(a *arrival) int64 { return decodedFactor * int64(a.header.Uncompressed) }
+
+// logsConsumer takes log records.
+type logsConsumer = consumer.Logs
+
+// sink decodes the frames of several arrivals and hands their telemetry to one
+// signal's pipeline, as one piece. When one does not decode, nothing is handed over
+// and at is which; else at is -1.
+type sink func(ctx context.Context, arrivals []*arrival) (at int, err error)
+
+// stamp writes on a resource where it came from. The subject is the truth: the hub
 // checked that this edge may publish on it.
-func stamp(resource pcommon.Resource, o hub.Origin) {
-	resource.Attributes().PutStr("k8s.cluster.name", o.Cluster)
-	resource.Attributes().PutStr("k8s.node.name", o.Node)
+func (a *arrival) stamp(resource pcommon.Resource) {
+	attributes := resource.Attributes()
+	attributes.PutStr(clusterAttribute, a.key.Origin.Cluster)
+	attributes.PutStr(nodeAttribute, a.key.Origin.Node)
+	if a.class == frame.Backlog {
+		attributes.PutStr(laneAttribute, frame.Backlog.String())
+	} else {
+		attributes.Remove(laneAttribute)
+	}
 }
 
-func undecodable(err error) error {
-	return consumererror.NewPermanent(fmt.Errorf("the frame holds no OTLP request: %w", err))
+// buffers hold the OTLP bytes of a frame while they are decoded: what comes of it
+// shares nothing with them.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooledBytes is the largest buffer that is kept for another frame.
+const maxPooledBytes = 4 << 20
+
+// decode calls use with the OTLP bytes of a frame.
+func (a *arrival) decode(use func(otlp []byte) error) error {
+	codec, err := frame.CodecByID(a.header.Codec)
+	if err != nil {
+		return err
+	}
+	buffer := buffers.Get().(*[]byte)
+	defer func() {
+		if cap(*buffer) <= maxPooledBytes {
+			buffers.Put(buffer)
+		}
+	}()
+	otlp, err := codec.Decode((*buffer)[:0], a.payload, int(a.header.Uncompressed))
+	if err != nil {
+		return fmt.Errorf("decode %s payload: %w", a.header.Codec, err)
+	}
+	*buffer = otlp
+	if err := use(otlp); err != nil {
+		return fmt.Errorf("the frame holds no OTLP request: %w: %w", errNoRequest, err)
+	}
+	return nil
 }
+
+// errNoRequest is a frame whose payload is no OTLP export request.
+var errNoRequest = errors.New("undecodable")
 
 func logsTo(next consumer.Logs) sink {
-	return func(ctx context.Context, contents []content) error {
+	return func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := plog.NewLogs()
-		for _, c := range contents {
-			one, err := (&plog.ProtoUnmarshaler{}).UnmarshalLogs(c.otlp)
+		for i, a := range arrivals {
+			err := a.decode(func(otlp []byte) error {
+				one, err := (&plog.ProtoUnmarshaler{}).UnmarshalLogs(otlp)
+				if err != nil {
+					return err
+				}
+				for _, resource := range one.ResourceLogs().All() {
+					a.stamp(resource.Resource())
+				}
+				one.ResourceLogs().MoveAndAppendTo(all.ResourceLogs())
+				return nil
+			})
 			if err != nil {
-				return undecodable(err)
+				return i, err
 			}
-			for _, resource := range one.ResourceLogs().All() {
-				stamp(resource.Resource(), c.origin)
-			}
-			one.ResourceLogs().MoveAndAppendTo(all.ResourceLogs())
 		}
-		return next.ConsumeLogs(ctx, all)
+		return -1, next.ConsumeLogs(ctx, all)
 	}
 }
 
 func metricsTo(next consumer.Metrics) sink {
-	return func(ctx context.Context, contents []content) error {
+	return func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := pmetric.NewMetrics()
-		for _, c := range contents {
-			one, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(c.otlp)
+		for i, a := range arrivals {
+			err := a.decode(func(otlp []byte) error {
+				one, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(otlp)
+				if err != nil {
+					return err
+				}
+				for _, resource := range one.ResourceMetrics().All() {
+					a.stamp(resource.Resource())
+				}
+				one.ResourceMetrics().MoveAndAppendTo(all.ResourceMetrics())
+				return nil
+			})
 			if err != nil {
-				return undecodable(err)
+				return i, err
 			}
-			for _, resource := range one.ResourceMetrics().All() {
-				stamp(resource.Resource(), c.origin)
-			}
-			one.ResourceMetrics().MoveAndAppendTo(all.ResourceMetrics())
 		}
-		return next.ConsumeMetrics(ctx, all)
+		return -1, next.ConsumeMetrics(ctx, all)
 	}
 }
 
 func tracesTo(next consumer.Traces) sink {
-	return func(ctx context.Context, contents []content) error {
+	return func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := ptrace.NewTraces()
-		for _, c := range contents {
-			one, err := (&ptrace.ProtoUnmarshaler{}).UnmarshalTraces(c.otlp)
+		for i, a := range arrivals {
+			err := a.decode(func(otlp []byte) error {
+				one, err := (&ptrace.ProtoUnmarshaler{}).UnmarshalTraces(otlp)
+				if err != nil {
+					return err
+				}
+				for _, resource := range one.ResourceSpans().All() {
+					a.stamp(resource.Resource())
+				}
+				one.ResourceSpans().MoveAndAppendTo(all.ResourceSpans())
+				return nil
+			})
 			if err != nil {
-				return undecodable(err)
+				return i, err
 			}
-			for _, resource := range one.ResourceSpans().All() {
-				stamp(resource.Resource(), c.origin)
-			}
-			one.ResourceSpans().MoveAndAppendTo(all.ResourceSpans())
 		}
-		return next.ConsumeTraces(ctx, all)
+		return -1, next.ConsumeTraces(ctx, all)
 	}
+}
+
+// judgeError finds out what an error of the pipeline means for each origin.
+func judgeError(err error, arrivals []*arrival) attempt {
+	if isPermanent(err) {
+		return attempt{err: err, permanent: true}
+	}
+	failed := make(map[hub.Origin]struct{})
+	if !collectFailed(err, failed) || len(failed) == 0 {
+		return attempt{err: err}
+	}
+	known := origins(arrivals)
+	for origin := range failed {
+		if _, ok := known[origin]; !ok { // a processor changed the names: whose it is cannot be told
+			return attempt{err: err}
+		}
+	}
+	return attempt{err: err, failed: failed}
+}
+
+// collectFailed adds the origins of what an error says is still to be sent. It
+// returns false when the error does not say, so that it may be all. A pipeline with
+// several exporters returns all their errors; what is refused for good by one of
+// them is not what is tried again.
+func collectFailed(err error, failed map[hub.Origin]struct{}) bool {
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if !isPermanent(one) && !collectFailed(one, failed) {
+				return false
+			}
+		}
+		return true
+	case consumererror.Logs:
+		for _, r := range e.Data().ResourceLogs().All() {
+			addOrigin(r.Resource(), failed)
+		}
+		return true
+	case consumererror.Metrics:
+		for _, r := range e.Data().ResourceMetrics().All() {
+			addOrigin(r.Resource(), failed)
+		}
+		return true
+	case consumererror.Traces:
+		for _, r := range e.Data().ResourceSpans().All() {
+			addOrigin(r.Resource(), failed)
+		}
+		return true
+	case interface{ Unwrap() error }:
+		return e.Unwrap() != nil && collectFailed(e.Unwrap(), failed)
+	}
+	return false
+}
+
+func addOrigin(resource pcommon.Resource, failed map[hub.Origin]struct{}) {
+	cluster, _ := resource.Attributes().Get(clusterAttribute)
+	node, _ := resource.Attributes().Get(nodeAttribute)
+	failed[hub.Origin{Cluster: cluster.Str(), Node: node.Str()}] = struct{}{}
 }
 
 // isPermanent says whether trying again is in vain. A pipeline with several

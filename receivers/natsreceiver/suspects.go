@@ -2,7 +2,6 @@ package natsreceiver
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/hub"
 )
 
 const (
@@ -30,12 +30,17 @@ const (
 // until every message that was on the hub some time after the hello has left it:
 // then what was not taken is not there.
 type suspects struct {
-	*core
+	*share
 	mu      sync.Mutex
 	waiting map[custody.Spool]map[frame.Lane]*suspicion
 	// dropped are lanes that frames came too early for since the edge was last asked
 	// for those before them: the highest number of such a frame.
 	dropped map[custody.Key]uint64
+	// stood is how far lanes were taken that were suspect at the hello before.
+	stood map[custody.Spool]map[frame.Lane]uint64
+	// held is, by signal, the last message on the hub when this relay took the
+	// partition: until what was held then is dealt with, lanes may begin with it.
+	held map[frame.Signal]uint64
 }
 
 type suspicion struct {
@@ -45,8 +50,37 @@ type suspicion struct {
 	through uint64 // the last message on the hub, some time after the edge spoke
 }
 
-func newSuspects(c *core) *suspects {
-	return &suspects{core: c, waiting: make(map[custody.Spool]map[frame.Lane]*suspicion), dropped: make(map[custody.Key]uint64)}
+func newSuspects(of *share) *suspects {
+	return &suspects{
+		share: of, waiting: make(map[custody.Spool]map[frame.Lane]*suspicion), dropped: make(map[custody.Key]uint64),
+		stood: make(map[custody.Spool]map[frame.Lane]uint64), held: make(map[frame.Signal]uint64),
+	}
+}
+
+// heard takes in what is suspect of a spool by a hello.
+func (s *suspects) heard(id custody.Spool, found []custody.Suspect, now time.Time) {
+	s.mu.Lock()
+	before := s.stood[id]
+	if len(found) == 0 {
+		delete(s.stood, id)
+	} else {
+		stood := make(map[frame.Lane]uint64, len(found))
+		for _, one := range found {
+			stood[one.Key.Lane] = one.Taken
+		}
+		s.stood[id] = stood
+	}
+	s.mu.Unlock()
+	var real []custody.Suspect
+	for _, one := range found {
+		was, again := before[one.Key.Lane]
+		// A lane with something to send has shipped a little more than was taken at any
+		// time; only if it stands still from one hello to the next something is wrong.
+		if one.Lane.Floor >= one.Lane.Next || again && was == one.Taken {
+			real = append(real, one)
+		}
+	}
+	s.renew(id, real, now)
 }
 
 // renew takes in what is suspect of a spool by its latest hello; what no longer
@@ -78,13 +112,16 @@ func (s *suspects) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		if !s.claim.Held() {
+			continue
+		}
 		s.askAgain(time.Now())
-		for _, signal := range frame.Signals {
-			due := s.due(signal, time.Now())
-			if len(due) == 0 {
-				continue
+		for _, signal := range s.dest.signals() {
+			err := s.decide(ctx, signal, s.due(signal, time.Now()))
+			if err == nil {
+				err = s.join(ctx, signal)
 			}
-			if err := s.decide(ctx, signal, due); err != nil && ctx.Err() == nil {
+			if err != nil && ctx.Err() == nil {
 				s.log.Debug("cannot ask the hub what it holds", zap.Error(err))
 			}
 		}
@@ -95,9 +132,13 @@ func (s *suspects) run(ctx context.Context) {
 // dropped: now, or when resendInterval has passed since it was last asked. A lane
 // with several holes shows the next only when the one before is dealt with.
 func (s *suspects) wants(key custody.Key, have uint64) {
-	if s.ask(key, have, time.Now()) {
-		return
+	if !s.ask(key, have, time.Now()) {
+		s.noteDropped(key, have)
 	}
+}
+
+// noteDropped has the edge asked later for what is missing below a frame.
+func (s *suspects) noteDropped(key custody.Key, have uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropped[key] = max(s.dropped[key], have)
@@ -109,7 +150,7 @@ func (s *suspects) ask(key custody.Key, have uint64, now time.Time) bool {
 	if s.ledger.Taken(key) >= have {
 		return true
 	}
-	if s.ledger.AskedWithin(key, resendInterval, now) {
+	if s.parked(key) || s.ledger.AskedWithin(key, resendInterval, now) {
 		return false
 	}
 	from := s.ledger.Wanted(key)
@@ -117,6 +158,12 @@ func (s *suspects) ask(key custody.Key, have uint64, now time.Time) bool {
 		zap.Stringer("origin", key.Origin), zap.Stringer("lane", key.Lane), zap.Uint64("from", from), zap.Uint64("have", have))
 	s.settler.ask(key, from)
 	return true
+}
+
+// parked says whether what comes of a lane would not be taken now.
+func (s *suspects) parked(key custody.Key) bool {
+	out := s.dest.outlets[key.Lane.Signal]
+	return out != nil && out.workerOf(newSource(hub.FrameSubject(key.Lane.Signal, key.Origin))).parking.has(key.Origin)
 }
 
 // askAgain asks for what was too soon to be asked for when its frames were dropped.
@@ -151,27 +198,57 @@ func (s *suspects) due(signal frame.Signal, now time.Time) (due []*suspicion) {
 }
 
 func (s *suspects) decide(ctx context.Context, signal frame.Signal, due []*suspicion) error {
-	r, ok := s.ofSignal(signal)
-	if !ok {
-		return nil // no pipeline for this signal: its frames wait on the hub
+	if len(due) == 0 {
+		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	info, err := (*r.stream.Load()).Info(bounded)
+	through, err := s.claim.Through(bounded, signal)
 	if err != nil {
-		return fmt.Errorf("stream info: %w", err)
+		return err
 	}
+	past := make(map[uint64]bool) // by sequence
 	for _, one := range due {
 		if !one.placed {
-			one.placed, one.through = true, info.State.LastSeq
+			one.placed, one.through = true, through
 		}
-		if info.State.Msgs > 0 && info.State.FirstSeq <= one.through {
+		gone, asked := past[one.through]
+		if !asked {
+			if gone, err = s.claim.Past(bounded, signal, s.dest.name, one.through); err != nil {
+				return err
+			}
+			past[one.through] = gone
+		}
+		if !gone {
 			continue // a message leaves the hub only when what became of it is stored
 		}
 		s.conclude(one)
 		s.forget(one)
 	}
 	return nil
+}
+
+// join lets lanes that others had before this destination go on from there, once
+// nothing is left of what the hub held when this relay took the partition.
+func (s *suspects) join(ctx context.Context, signal frame.Signal) error {
+	if !s.ledger.Seeded(signal) {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	through, placed := s.held[signal]
+	if !placed {
+		var err error
+		if through, err = s.claim.Through(bounded, signal); err != nil {
+			return err
+		}
+		s.held[signal] = through
+	}
+	past, err := s.claim.Past(bounded, signal, s.dest.name, through)
+	if past && err == nil {
+		s.ledger.Joined(signal)
+	}
+	return err
 }
 
 func (s *suspects) forget(one *suspicion) {
@@ -190,5 +267,10 @@ func (s *suspects) conclude(one *suspicion) {
 		s.ledger.Empty(one.Key, one.Lane.Next, one.Lane.Before, one.Lost, now)
 		return
 	}
-	s.ask(one.Key, one.Lane.Shipped, now)
+	if s.ledger.Follow(one.Key, s.others()) {
+		return // it wants none of what came before it
+	}
+	if !s.ask(one.Key, one.Lane.Shipped, now) {
+		s.noteDropped(one.Key, one.Lane.Shipped)
+	}
 }

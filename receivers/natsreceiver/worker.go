@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -27,132 +26,184 @@ const (
 	resendInterval = 5 * time.Second
 )
 
-// worker delivers the frames of some origins of one signal.
+// worker delivers the frames of some origins of an outlet, of whatever partition.
 type worker struct {
-	*reader
-	deliver sink
-	in      chan *arrival
+	*outlet
+	in      *queue
+	parking *parking
 }
 
-// delivery is what goes to the exporters as one piece.
-type delivery struct {
+// batch is what goes to the exporters as one piece: arrivals that the ledgers have
+// taken, in the order in which they are to be delivered.
+type batch struct {
 	arrivals []*arrival
-	contents []content
 	items    int
 	bytes    int64
-	// last is a frame that does not decode, and why. It comes behind the arrivals and
-	// is dealt with after them: accepting its number accepts theirs.
-	last   *arrival
-	reason error
+	memory   int64 // what it is thought to take when decoded
+}
+
+func (b *batch) add(a *arrival) {
+	b.arrivals = append(b.arrivals, a)
+	b.items += int(a.header.Items)
+	b.bytes += int64(len(a.payload))
+	b.memory += decodedBytes(a)
+}
+
+// fullAt says whether a batch has reached the limits of a delivery, times n.
+func (o *outlet) full(b *batch, times int) bool {
+	c := &o.destination.config.Deliver
+	return b.items >= times*c.MaxItems || b.bytes >= int64(times)*int64(c.MaxBytes) || b.memory >= int64(times)*o.batch
 }
 
 func (w *worker) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
+		b := &batch{}
+		if !w.collect(ctx, b) {
+			return
+		}
+		w.send(ctx, b)
+	}
+}
+
+// collect fills a batch: until it is full, or MaxDelay after its first frame came.
+// It returns false when ctx is done.
+func (w *worker) collect(ctx context.Context, b *batch) bool {
+	var late <-chan time.Time
+	for !w.full(b, 1) {
+		if a := w.in.pop(); a != nil {
+			w.judge(a, b)
+			continue
+		}
+		if late == nil && len(b.arrivals) > 0 {
+			timer := time.NewTimer(w.destination.config.Deliver.MaxDelay)
+			defer timer.Stop()
+			late = timer.C
+		}
 		select {
 		case <-ctx.Done():
-			return
-		case a := <-w.in:
-			if ctx.Err() != nil {
-				return // begin nothing that a shutdown may cut short: it stays on the hub
-			}
-			d := w.collect(ctx, a)
-			if len(d.arrivals) > 0 && !w.send(ctx, d) {
-				return
-			}
-			if d.last != nil && !w.refuse(ctx, d.last, d.reason, frame.Corrupt) {
-				return
-			}
+			return false
+		case <-late:
+			return true
+		case <-w.in.ready:
 		}
+	}
+	return true
+}
+
+// judge puts an arrival into the batch or deals with it at once.
+func (w *worker) judge(a *arrival, b *batch) {
+	switch {
+	case a.share.ended.Load():
+		a.discard()
+	case a.poison != nil:
+		w.poisoned(a, a.poison)
+	case w.parking.keeps(a):
+	default:
+		w.take(a, b)
 	}
 }
 
-// collect judges the first arrival and all that is already waiting behind it, up
-// to the limits of a delivery.
-func (w *worker) collect(ctx context.Context, first *arrival) *delivery {
-	d := &delivery{}
-	w.judge(ctx, first, d)
-	for d.last == nil && d.items < w.config.Deliver.MaxItems && d.bytes < int64(w.config.Deliver.MaxBytes) {
-		select {
-		case a := <-w.in:
-			w.judge(ctx, a, d)
-		default:
-			return d
-		}
+// poisoned keeps what is no frame of its origin. Its number cannot be trusted: the
+// ledger goes on waiting for that number, and the edge, which has the frame, is
+// asked for it again.
+func (w *worker) poisoned(a *arrival, reason error) {
+	if w.reject(a, reason) {
+		a.drop()
+	} else {
+		a.discard()
 	}
-	return d
 }
 
-// judge puts an arrival into the delivery or deals with it at once.
-func (w *worker) judge(ctx context.Context, a *arrival, d *delivery) {
-	if a.poison != nil {
-		// Its number cannot be trusted: the ledger goes on waiting for that number,
-		// and the edge, which has the frame, is asked for it again.
-		w.reject(ctx, a, a.poison)
-		w.settler.drop(a)
+// take lets the ledger judge an arrival.
+func (w *worker) take(a *arrival, b *batch) {
+	if a.replay != "" {
+		w.takeReplay(a, b)
 		return
 	}
-	verdict := w.ledger.Take(a.key, a.words(), time.Now())
+	if other, conflict := w.stranger(a); conflict {
+		a.poison = &originError{a.key, other}
+		w.poisoned(a, a.poison)
+		return
+	}
+	verdict := a.share.ledger.Take(a.key, a.words(), time.Now())
 	switch verdict {
 	case custody.Duplicate:
-		w.telemetry.duplicate(w.signal)
-		w.settler.settle(a)
+		w.telemetry.duplicate(w.outlet)
+		a.settle(0)
 	case custody.Early:
 		w.early(a)
 	case custody.Undecided:
-		w.settler.giveBack(a, earlyWait)
+		a.giveBack(earlyWait)
 	case custody.Deliver, custody.Late:
-		a.late = verdict == custody.Late
-		otlp, err := w.decode(a)
-		if err != nil {
-			// The frame is whole and still does not decode: it will not the next time.
-			d.last, d.reason = a, err
-			return
-		}
-		d.arrivals = append(d.arrivals, a)
-		d.contents = append(d.contents, content{a.key.Origin, otlp})
-		d.items += int(a.header.Items)
-		d.bytes += a.bytes
+		a.taken, a.late = true, verdict == custody.Late
+		b.add(a)
 	}
 }
 
-func (w *worker) decode(a *arrival) ([]byte, error) {
-	codec, err := frame.CodecByID(a.header.Codec)
-	if err != nil {
-		return nil, err
+// takeReplay judges a frame that an operator sends again from the rejected stream.
+// It moves no lane on, and the edge is not asked for it.
+func (w *worker) takeReplay(a *arrival, b *batch) {
+	if a.replay != w.destination.name || a.share.ledger.Replay(a.key, a.header.Number) == custody.Duplicate {
+		w.telemetry.duplicate(w.outlet)
+		a.drop()
+		return
 	}
-	otlp, err := codec.Decode(nil, a.payload, int(a.header.Uncompressed))
-	if err != nil {
-		return nil, fmt.Errorf("decode %s payload: %w", a.header.Codec, err)
+	a.taken = true
+	b.add(a)
+}
+
+// originError is a frame with the epoch of a spool that is active under another name.
+type originError struct {
+	key   custody.Key
+	other hub.Origin
+}
+
+func (e *originError) Error() string {
+	return fmt.Sprintf("a frame of %s carries epoch %s, and a collector that calls itself %s uses the spool of that epoch: "+
+		"one of them has a copy of the other's spool, or claims to be it; frames are taken from here when %s has been silent for %s",
+		e.key.Origin, e.key.Epoch, e.other, e.other, custody.ConflictSilence)
+}
+
+// stranger says whether a frame's epoch is active under another origin.
+func (w *worker) stranger(a *arrival) (other hub.Origin, conflict bool) {
+	now := time.Now()
+	if w.epochs.Fresh(a.key.Spool(), now) {
+		return other, false
 	}
-	return otlp, nil
+	at := now
+	if metadata, err := a.msg.Metadata(); err == nil {
+		at = metadata.Timestamp
+	}
+	return w.epochs.Use(a.key.Spool(), at, now)
 }
 
 // early deals with a frame whose predecessors are missing.
 func (w *worker) early(a *arrival) {
 	metadata, err := a.msg.Metadata()
 	if err == nil && metadata.NumDelivered < earlyTries {
-		w.settler.giveBack(a, earlyWait)
+		a.giveBack(earlyWait)
 		return
 	}
-	w.suspects.wants(a.key, a.header.Number)
-	w.settler.drop(a)
+	a.share.suspects.wants(a.key, a.header.Number)
+	a.drop()
 }
 
-// send delivers until the exporters accept, or give up what is refused, or until
-// ctx is done (false).
-func (w *worker) send(ctx context.Context, d *delivery) bool {
-	retry := &backoff.ExponentialBackOff{InitialInterval: retryMin, MaxInterval: retryMax, Multiplier: 2, RandomizationFactor: 0.5}
-	retry.Reset()
-	for complained := false; ; {
-		err := w.deliver(w.delivering, d.contents)
-		switch {
-		case err == nil:
-			w.accept(d)
-			return true
-		case w.delivering.Err() != nil:
-			return false
-		case isPermanent(err):
-			return w.rejectOrSplit(ctx, d, err)
+// send delivers a batch: until the exporters accept it, or refuse for good, or
+// until ctx is done. What only some of its origins' backend refuses is parked, and
+// the worker goes on with the others. When nothing at all is accepted the batch is
+// tried again together with what has come since: only if some of that is accepted
+// it is not the whole backend that is away.
+func (w *worker) send(ctx context.Context, b *batch) {
+	retry, complained := newRetry(), false
+	for ctx.Err() == nil && len(b.arrivals) > 0 {
+		once := pass{worker: w}
+		left, err := once.try(ctx, b.arrivals)
+		if len(left) == 0 {
+			return
+		}
+		if once.answered {
+			w.parking.park(left, err)
+			return
 		}
 		wait := retry.NextBackOff()
 		level := w.log.Warn
@@ -161,72 +212,46 @@ func (w *worker) send(ctx context.Context, d *delivery) bool {
 		}
 		complained = true
 		level("a backend does not accept data; it is retried until it does, the hub and the edges keep what comes",
-			zap.Stringer("signal", w.signal), zap.Int("items", d.items), zap.Duration("retry_in", wait), zap.Error(err))
+			zap.Stringer("signal", w.signal), zap.Int("items", b.items), zap.Duration("retry_in", wait), zap.Error(err))
 		select {
 		case <-ctx.Done():
-			return false
+			return
 		case <-time.After(wait):
 		}
+		b = w.extend(left)
 	}
 }
 
-func (w *worker) accept(d *delivery) {
-	for _, a := range d.arrivals {
-		if a.late {
-			a.version = w.ledger.Return(a.key, a.header.Number, uint64(a.header.Items), time.Now())
-		} else {
-			a.version = w.ledger.Accept(a.key, a.header.Number, time.Now())
+// extend makes a batch of what was not accepted and of what has come since.
+func (w *worker) extend(left []*arrival) *batch {
+	b := &batch{}
+	for _, a := range left {
+		b.add(a)
+	}
+	for !w.full(b, 2) {
+		a := w.in.pop()
+		if a == nil {
+			break
 		}
-		w.telemetry.delivered(a)
-		w.settler.settle(a)
+		w.judge(a, b)
 	}
-}
-
-// rejectOrSplit handles a refusal for good: of one frame, it is that frame's; of
-// several, each is tried alone.
-func (w *worker) rejectOrSplit(ctx context.Context, d *delivery, reason error) bool {
-	if len(d.arrivals) > 1 {
-		for i := range d.arrivals {
-			one := &delivery{arrivals: d.arrivals[i : i+1], contents: d.contents[i : i+1], items: int(d.arrivals[i].header.Items)}
-			if !w.send(ctx, one) {
-				return false
-			}
-		}
-		return true
-	}
-	return w.refuse(ctx, d.arrivals[0], reason, frame.Rejected)
-}
-
-// refuse keeps a frame that goes no further in the rejected stream and counts it.
-// It returns false only when ctx was done before the hub had it.
-func (w *worker) refuse(ctx context.Context, a *arrival, reason error, cause frame.Cause) bool {
-	if !w.reject(ctx, a, reason) {
-		return false
-	}
-	if a.late { // named as lost it was already
-		a.version = w.ledger.Return(a.key, a.header.Number, 0, time.Now())
-	} else {
-		a.version = w.ledger.Refuse(a.key, a.header.Number, cause, time.Now())
-	}
-	w.settler.settle(a)
-	return true
+	return b
 }
 
 // reject keeps a copy of the message, with the reason, in the rejected stream.
-// It returns false only when ctx was done before the hub had it.
-func (w *worker) reject(ctx context.Context, a *arrival, reason error) bool {
+// It returns false only when the partition ended before the hub had it.
+func (w *worker) reject(a *arrival, reason error) bool {
 	w.log.Error("a frame is rejected; it is kept in the stream "+hub.RejectedStream,
 		zap.Stringer("origin", a.key.Origin), zap.Stringer("lane", a.key.Lane),
 		zap.Uint64("number", a.header.Number), zap.Uint32("items", a.header.Items), zap.Error(reason))
-	w.telemetry.rejected(a, reason)
 	subject := hub.RejectedSubject(w.signal, a.key.Origin)
 	if a.key.Origin == (hub.Origin{}) {
 		subject = hub.RejectedSubject(w.signal, hub.Origin{Cluster: "unknown", Node: "unknown"})
 	}
-	return w.untilDone(ctx, "a rejected frame cannot be kept on the hub; trying again", func(ctx context.Context) error {
+	kept := w.untilDone(a.share.ctx, "a rejected frame cannot be kept on the hub; trying again", func(ctx context.Context) error {
 		_, err := w.js.PublishMsg(ctx, &nats.Msg{
 			Subject: subject,
-			Header:  nats.Header{hub.ReasonHeader: []string{oneLine(reason)}},
+			Header:  nats.Header{hub.ReasonHeader: {oneLine(reason)}, hub.DestinationHeader: {w.destination.name}},
 			Data:    a.msg.Data(),
 		}, jetstream.WithRetryAttempts(0))
 		if errors.Is(err, nats.ErrMaxPayload) {
@@ -234,4 +259,38 @@ func (w *worker) reject(ctx context.Context, a *arrival, reason error) bool {
 		}
 		return err
 	})
+	if kept && a.replay == "" { // it was counted the first time
+		w.telemetry.rejected(a, reason)
+	}
+	return kept
+}
+
+// refuse keeps a frame that goes no further in the rejected stream and counts it.
+func (w *worker) refuse(a *arrival, reason error, cause frame.Cause) {
+	if !w.reject(a, reason) {
+		a.discard()
+		return
+	}
+	if a.replay != "" { // named as lost, and stays so
+		a.settle(a.share.ledger.Replayed(a.key, a.header.Number, 0, time.Now()))
+	} else if a.late { // named as lost it was already
+		a.settle(a.share.ledger.Return(a.key, a.header.Number, 0, time.Now()))
+	} else {
+		a.settle(a.share.ledger.Refuse(a.key, a.header.Number, cause, time.Now()))
+	}
+}
+
+// accept notes that the exporters have taken frames.
+func (w *worker) accept(arrivals []*arrival) {
+	now := time.Now()
+	for _, a := range arrivals {
+		w.telemetry.delivered(a, now)
+		if a.replay != "" {
+			a.settle(a.share.ledger.Replayed(a.key, a.header.Number, uint64(a.header.Items), now))
+		} else if a.late {
+			a.settle(a.share.ledger.Return(a.key, a.header.Number, uint64(a.header.Items), now))
+		} else {
+			a.settle(a.share.ledger.Accept(a.key, a.header.Number, now))
+		}
+	}
 }

@@ -1,0 +1,68 @@
+package natsreceiver
+
+import (
+	"context"
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/longhaul/longhaul/internal/frame"
+)
+
+// outlet is one signal of one destination: a pipeline, the workers that feed it,
+// and their share of the memory.
+type outlet struct {
+	*destination
+	signal  frame.Signal
+	deliver sink
+	workers []*worker
+
+	frames  *budget // of frames in hands: waiting, being delivered or parked
+	decoded *budget // of what is in the exporters' hands, estimated
+	batch   int64   // of decoded, for one delivery
+
+	attributes metric.MeasurementOption // destination and signal
+}
+
+func newOutlet(d *destination, signal frame.Signal, to sink) *outlet {
+	o := &outlet{destination: d, signal: signal, deliver: to, attributes: metric.WithAttributeSet(attribute.NewSet(
+		attribute.String("destination", d.name), attribute.String("signal", signal.String())))}
+	for range d.config.Deliver.Workers {
+		w := &worker{outlet: o, in: newQueue()}
+		w.parking = newParking(w)
+		o.workers = append(o.workers, w)
+	}
+	return o
+}
+
+// limit divides the outlet's memory: a quarter for frames, the rest for what is
+// decoded, so that all workers can deliver at a time.
+func (o *outlet) limit(bytes int64) {
+	o.frames = newBudget(max(1, bytes/4))
+	o.decoded = newBudget(max(1, bytes-bytes/4))
+	o.batch = max(1, o.decoded.limit/int64(len(o.workers)))
+}
+
+// workerOf chooses who delivers an origin's frames: always the same.
+func (o *outlet) workerOf(from *source) *worker {
+	return o.workers[from.hash%uint32(len(o.workers))]
+}
+
+func (o *outlet) run(ctx context.Context) {
+	var group sync.WaitGroup
+	for _, w := range o.workers {
+		group.Go(func() { w.run(ctx) })
+		group.Go(func() { w.parking.run(ctx) })
+	}
+	group.Wait()
+}
+
+// purge takes what is of a partition from those that wait, and returns it.
+func (o *outlet) purge(p *partition) (out []*arrival) {
+	for _, w := range o.workers {
+		out = append(out, w.in.purge(p)...)
+		out = append(out, w.parking.purge(p)...)
+	}
+	return out
+}
