@@ -58,6 +58,8 @@ type core struct {
 	active  atomic.Int64 // spools whose watermarks were written lately, or are to be
 	handled atomic.Int64 // frames in hands
 
+	connects atomic.Int64 // how often the hub was reached
+
 	delivering  context.Context // of the exporters: ends deliverGrace after reading
 	stopDeliver context.CancelFunc
 }
@@ -114,7 +116,7 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return err
 	}
-	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{Connected: c.storeAgain}, c.log)
+	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{Connected: c.connected}, c.log)
 	if err != nil {
 		return fmt.Errorf("connection: %w", err)
 	}
@@ -237,8 +239,10 @@ func (c *core) owner(origin hub.Origin) *partition {
 	return nil
 }
 
-// storeAgain writes all watermarks again: the hub may be another one.
-func (c *core) storeAgain() {
+// connected writes all watermarks again, because the hub may be another one, and has
+// the readers begin again, because what it had sent may be lost.
+func (c *core) connected() {
+	c.connects.Add(1)
 	for _, p := range c.partitions() {
 		p.storeAgain()
 	}

@@ -33,39 +33,52 @@ type reader struct {
 }
 
 func (r *reader) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for interrupted := false; ctx.Err() == nil; interrupted = true {
 		var consumer jetstream.Consumer
+		connects := r.connects.Load()
 		ready := r.untilDone(ctx, "the hub's stream is not ready; trying again", func(ctx context.Context) (err error) {
-			consumer, err = r.claim.Consumer(ctx, r.signal, r.dest.name)
+			if consumer, err = r.claim.Consumer(ctx, r.signal, r.dest.name); err == nil && interrupted {
+				err = r.claim.Rewind(ctx, r.signal, r.dest.name)
+			}
 			return err
 		})
 		if !ready {
 			return
 		}
-		if err := r.read(ctx, consumer); err != nil && ctx.Err() == nil {
-			r.log.Warn("reading from the hub was interrupted; it begins again", zap.Stringer("signal", r.signal),
-				zap.Int("partition", r.claim.Partition()), zap.Error(err))
-			select {
-			case <-ctx.Done():
-			case <-time.After(retryMin):
-			}
+		err := r.read(ctx, consumer, connects)
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.Warn("reading from the hub was interrupted; it begins again", zap.Stringer("signal", r.signal),
+			zap.Int("partition", r.claim.Partition()), zap.Error(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryMin):
 		}
 	}
 }
 
-// read pulls messages as long as the hub answers. Each pull is asked for only while
+var errReconnected = errors.New("the connection to the hub was lost for a while")
+
+// read pulls messages as long as the hub answers, and until the connection was made
+// anew: what the hub had sent before may be lost. Each pull is asked for only while
 // the partition is certainly this relay's, and is short: what a relay asked for that
 // was stopped must not take frames from the partition's next owner.
-func (r *reader) read(ctx context.Context, consumer jetstream.Consumer) error {
+func (r *reader) read(ctx context.Context, consumer jetstream.Consumer, connects int64) (err error) {
 	limit := jetstream.FetchMaxBytes(int(r.nc.MaxPayload()) + pullOverhead)
 	for {
-		if err := r.claim.WaitHeld(ctx); err != nil {
-			return err
+		if err = r.claim.WaitHeld(ctx); err != nil {
+			break
 		}
-		if err := r.pull(ctx, consumer, limit); err != nil {
-			return fmt.Errorf("read stream %s: %w", hub.StreamName(r.signal), err)
+		if r.connects.Load() != connects {
+			err = errReconnected
+			break
+		}
+		if err = r.pull(ctx, consumer, limit); err != nil {
+			break
 		}
 	}
+	return fmt.Errorf("read stream %s: %w", hub.StreamName(r.signal), err)
 }
 
 func (r *reader) pull(ctx context.Context, consumer jetstream.Consumer, limit jetstream.FetchOpt) error {
