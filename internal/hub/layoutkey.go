@@ -5,9 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// requestTime bounds a request to a server that may have no leader to answer it.
+const requestTime = 4 * time.Second
 
 // Entry is a value of the custody bucket and its revision.
 type Entry struct {
@@ -19,6 +23,8 @@ type Entry struct {
 // client's Get may be answered by a server that lags behind. The error is
 // jetstream.ErrKeyNotFound when there is no such key.
 func LastInBucket(ctx context.Context, js jetstream.JetStream, key string) (Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTime) // a server without a leader does not answer
+	defer cancel()
 	request, _ := json.Marshal(map[string]string{"last_by_subj": KeySubject(key)})
 	answer, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+CustodyBucket, request)
 	if err != nil {

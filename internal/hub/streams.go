@@ -146,6 +146,8 @@ func custodyConfig(s Streams) jetstream.StreamConfig {
 
 // EnsureCustody creates or opens the bucket of watermarks.
 func EnsureCustody(ctx context.Context, js jetstream.JetStream, s Streams) (jetstream.KeyValue, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
 	want := custodyConfig(s)
 	stream, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

@@ -28,7 +28,8 @@ type keeper struct {
 	*Member
 	wanted   bool // the configured count was reached once, or a change to it begun
 	dropping []string
-	drained  int       // how often in a row nothing was left of the old generation
+	begun    time.Time // when this relay first looked whether the old generation is drained
+	drained  int       // how often in a row nothing was left of it
 	idle     time.Time // since when no consumer has anything left of it
 	told     map[string]time.Time
 }
@@ -80,7 +81,7 @@ func (k *keeper) change(ctx context.Context) (time.Duration, error) {
 	if next == layout {
 		return keepInterval, k.orphans(ctx)
 	}
-	k.drained, k.idle = 0, time.Time{}
+	k.begun, k.drained, k.idle = time.Time{}, 0, time.Time{}
 	if err := hub.WriteLayout(ctx, bucket, next, revision); err != nil {
 		return changeInterval, err
 	}
@@ -148,6 +149,12 @@ func (k *keeper) drain(ctx context.Context, layout hub.Layout) (bool, error) {
 		return false, err
 	case len(left) > 0:
 		k.drained, k.idle = 0, time.Time{}
+		if k.begun.IsZero() {
+			k.begun = time.Now()
+		}
+		if time.Since(k.begun) < leftoverTime {
+			return false, nil
+		}
 		k.complain("drain", "the change of the number of partitions waits until every destination has what is kept under the old one", zap.Any("frames", left))
 		return false, nil
 	case kept > 0:

@@ -154,6 +154,21 @@ func (c *Claim) Consumer(ctx context.Context, signal frame.Signal, destination s
 	return consumer, nil
 }
 
+// Rewind sets the consumer back to what was acknowledged once more. Call it when
+// reading was interrupted: what the hub had sent and nobody received would come
+// again only after hub.AckWait, behind newer frames. What is in this relay's hands
+// comes again, too.
+func (c *Claim) Rewind(ctx context.Context, signal frame.Signal, destination string) error {
+	stream, name := hub.StreamName(signal), hub.PartitionConsumer(destination, c.part.count, c.part.partition)
+	if lost, _ := c.token(); lost {
+		return ErrLost
+	}
+	if _, err := c.m.js.ResetConsumer(ctx, stream, name); err != nil {
+		return fmt.Errorf("set consumer %s of stream %s back: %w", name, stream, err)
+	}
+	return nil
+}
+
 func (c *Claim) consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error) {
 	key := stream + "/" + name
 	c.m.mu.Lock()

@@ -22,8 +22,8 @@ const (
 	keepInterval   = time.Minute
 	keepPause      = 2 * time.Second
 	changeInterval = time.Second
-	// keepTime bounds one round of it.
-	keepTime = time.Minute
+	// keepTime bounds one round of it; what it has made by then stays.
+	keepTime = 15 * time.Second
 )
 
 // keep makes what the relay needs on the hub and sees to it that it stays.

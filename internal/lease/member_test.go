@@ -47,6 +47,7 @@ func TestOneTakesOverFromTheOtherWithoutAHole(t *testing.T) {
 	n := e.end()
 	until(t, "everything is delivered", func() bool { return b.have() == 20*n })
 	b.complete(t, 20, n)
+	require.Zero(t, b.rewound, "what the one had in its hands comes to the other in its place")
 }
 
 // The relay is stopped between its last look at the lease and the store, so its own
@@ -136,6 +137,7 @@ func TestThePartitionCountChangesWithFramesInFlight(t *testing.T) {
 	n := e.end()
 	until(t, "everything is delivered", func() bool { return b.have() == 40*n })
 	b.complete(t, 40, n)
+	require.Zero(t, b.rewound, "the new generation begins where the old one ended")
 	stream, err := js.Stream(t.Context(), hub.StreamName(frame.Logs))
 	require.NoError(t, err)
 	readers, err := hub.Consumers(t.Context(), stream)
