@@ -21,7 +21,7 @@ import (
 
 const (
 	// publishesAtOnce bounds what the hub has not acknowledged.
-	publishesAtOnce = 4096
+	publishesAtOnce = 1024
 	// startTime is what a relay that finds nothing to do is watched for.
 	startTime = 5 * time.Second
 	// profileTime is how much of a drain is profiled.
@@ -152,7 +152,7 @@ func connect(url string) (*nats.Conn, jetstream.JetStream, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(publishesAtOnce))
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(2*publishesAtOnce))
 	if err != nil {
 		nc.Close()
 	}
@@ -167,7 +167,19 @@ func (s *scene) fill(ctx context.Context, url string) error {
 	}
 	defer nc.Close()
 	var scratch []byte
-	var futures []jetstream.PubAckFuture
+	var waiting []jetstream.PubAckFuture
+	await := func(left int) error {
+		for ; len(waiting) > left; waiting = waiting[1:] {
+			select {
+			case <-waiting[0].Ok():
+			case err := <-waiting[0].Err():
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	}
 	err = s.each(func(node int, t *frames.Template, n *frames.Numbers) error {
 		var raw []byte
 		raw, scratch = t.AppendFrame(nil, scratch, n)
@@ -176,22 +188,16 @@ func (s *scene) fill(ctx context.Context, url string) error {
 			Header:  nats.Header{jetstream.MsgIDHeader: []string{fmt.Sprintf("%s/%s/1/%d", n.Epoch, s.signal, n.Number)}},
 			Data:    raw,
 		})
-		futures = append(futures, future)
-		return err
+		if err != nil {
+			return err
+		}
+		waiting = append(waiting, future)
+		return await(publishesAtOnce - 1)
 	})
 	if err != nil {
 		return err
 	}
-	for _, future := range futures {
-		select {
-		case <-future.Ok():
-		case err := <-future.Err():
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
+	return await(0)
 }
 
 func saveProfile(ctx context.Context, port int, path string) error {

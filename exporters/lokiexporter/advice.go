@@ -2,8 +2,7 @@ package lokiexporter
 
 import (
 	"fmt"
-	"slices"
-	"strings"
+	"math"
 	"time"
 
 	"go.uber.org/zap"
@@ -11,7 +10,7 @@ import (
 )
 
 // report tells what Loki does with late entries, and what to change there.
-func (l *lateData) report(settings *lokiSettings, limits lokiLimits) {
+func (l *lateData) report(limits lokiLimits) {
 	var advice []string
 	level := zap.InfoLevel
 	what := "Loki takes late entries: it shards streams by time"
@@ -29,31 +28,10 @@ func (l *lateData) report(settings *lokiSettings, limits lokiLimits) {
 		level = zap.WarnLevel
 	}
 	fields := []zap.Field{zap.Duration("oldest_accepted", limits.oldest())}
-	if l.tenants {
-		if others := l.otherwise(settings, limits); others != "" {
-			fields = append(fields, zap.String("tenants_with_other_settings", others))
-		}
-	}
 	if len(advice) > 0 {
 		fields = append(fields, zap.Strings("change_in_loki", advice))
 	}
 	l.tell(level, what, fields...)
-}
-
-// otherwise names some of the tenants with other settings than the rest.
-func (l *lateData) otherwise(settings *lokiSettings, limits lokiLimits) string {
-	var names []string
-	for name, own := range settings.overrides {
-		if own.ShardStream.TimeSharding != limits.ShardStream.TimeSharding || own.oldest() != limits.oldest() {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	const some = 10
-	if len(names) > some {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:some], ", "), len(names)-some)
-	}
-	return strings.Join(names, ", ")
 }
 
 // tell logs a report unless it was the last one.
@@ -65,11 +43,11 @@ func (l *lateData) tell(level zapcore.Level, what string, fields ...zap.Field) {
 	l.log.Log(level, what, fields...)
 }
 
-func hours(d time.Duration) string { return fmt.Sprintf("%.0fh", (d + time.Hour - 1).Hours()) }
+func hours(d time.Duration) string { return fmt.Sprintf("%.0fh", math.Ceil(d.Hours())) }
 
 // policy says what is to be done with a tenant's late entries now. refused: Loki
-// has refused some of late for being late, whatever its settings say.
-func (l *lateData) policy(tenant string, now time.Time, refused bool) latePolicy {
+// has refused some of late for being late, whatever its settings for all say.
+func (l *lateData) policy(now time.Time, refused bool) latePolicy {
 	l.mu.Lock()
 	settings := l.settings
 	l.mu.Unlock()
@@ -77,7 +55,7 @@ func (l *lateData) policy(tenant string, now time.Time, refused bool) latePolicy
 	sharding := false
 	after := lateAfter
 	if settings != nil {
-		limits := settings.of(tenant)
+		limits := settings.limits
 		half := settings.maxChunkAge / 2
 		sharding = limits.ShardStream.TimeSharding
 		p.length, p.rate = min(lateStretch, half), limits.rate()

@@ -162,7 +162,8 @@ func unanswered(b *batch, order []int32) []int32 {
 // request, at least one, and its size.
 func (p *planner) fit(b *batch, s *stream, order []int32, start int) (end, bytes int) {
 	const framing = 2 * 10 // of the stream's message, at most
-	room := p.maxBytes - len(s.labels) - framing
+	// More than the burst of a stream's rate limit could never pass.
+	room := min(p.maxBytes-len(s.labels)-framing, int(p.rate.burst/2))
 	for end = start; end < len(order); end++ {
 		size := b.entries[order[end]].framed()
 		if end > start && bytes+size > room {

@@ -44,6 +44,31 @@ func TestConfigIsRead(t *testing.T) {
 	}, cfg.Labels, "added to the defaults; an empty label takes one away")
 }
 
+func TestPoliciesAreRead(t *testing.T) {
+	cfg := load(t, "loki/all")
+	require.Equal(t, 500, cfg.Cardinality.MaxValues)
+	require.Equal(t, 30*time.Minute, cfg.Cardinality.Window)
+	require.Equal(t, map[string]int{"k8s.cluster.name": 0, "host.name": 50}, cfg.Cardinality.Attributes)
+	require.Equal(t, lateLabel, cfg.LateData.Mode)
+	require.Equal(t, "late", cfg.LateData.Label)
+	require.Equal(t, 72*time.Hour, cfg.LateData.OldestExpected)
+	require.Equal(t, 8, cfg.Concurrency.Max)
+	cfg = load(t, "loki/tenants")
+	require.NoError(t, confmap.Validate(cfg))
+	require.Equal(t, "k8s.cluster.name", cfg.Tenant.FromAttribute)
+	require.Equal(t, "others", cfg.Tenant.Default)
+	require.Equal(t, "X-Scope-OrgID", cfg.Tenant.Header)
+}
+
+func TestALabelIsMadeOnce(t *testing.T) {
+	cfg := createDefaultConfig().(*Config)
+	cfg.Labels["x"] = "backfill"
+	require.ErrorContains(t, cfg.Validate(), "labels::x: label \"backfill\" is already made from late_data::label")
+	cfg = createDefaultConfig().(*Config)
+	cfg.LevelLabel = "backfill"
+	require.ErrorContains(t, cfg.Validate(), "level_label:")
+}
+
 func TestDefaultConfigIsValid(t *testing.T) {
 	cfg := load(t, "loki")
 	require.NoError(t, confmap.Validate(cfg))
@@ -55,6 +80,7 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 	err := confmap.Validate(load(t, "loki/nonsense"))
 	for _, key := range []string{
 		"endpoint:", "timeout:", "compression:", "tenant: default:", "labels::a:", "labels::k8s.cluster.name:", "level_label:",
+		"cardinality: max_values:", "window:", "late_data: mode:", "label:", "concurrency: max:",
 		"max_line_size:", "max_request_size:", "initial_interval:", "max_interval:", "max_elapsed_time:",
 	} {
 		require.ErrorContains(t, err, key)

@@ -50,6 +50,7 @@ type delivery struct {
 	tenant *tenantState
 	batch  *batch
 	rate   streamRate
+	stuck  map[int32]bool // streams that are refused for now
 	sender *deliver.Sender
 }
 
@@ -57,7 +58,7 @@ type delivery struct {
 func (e *lokiExporter) deliver(ctx context.Context, logs plog.Logs, s share) result {
 	tenant, now := e.tenants.of(s.tenant), e.now()
 	cautious, tooLate := tenant.care(now)
-	late := e.late.policy(s.tenant, now, tooLate)
+	late := e.late.policy(now, tooLate)
 	b := batches.Get().(*batch)
 	defer b.release()
 	e.translator.translate(b, logs, s.resources, policy{guard: tenant.guard, late: late})
@@ -66,7 +67,7 @@ func (e *lokiExporter) deliver(ctx context.Context, logs plog.Logs, s share) res
 	for _, known := range earlier {
 		r.outcome.add(outcome{sent: known.Sent, rejected: known.Rejected})
 	}
-	d := &delivery{lokiExporter: e, tenant: tenant, batch: b, rate: late.rate, sender: e.senders.For(s.tenant)}
+	d := &delivery{lokiExporter: e, tenant: tenant, batch: b, rate: late.rate, stuck: make(map[int32]bool), sender: e.senders.For(s.tenant)}
 	plan := planner{maxBytes: int(e.cfg.MaxRequestSize), now: now, recent: &tenant.recent, cautious: cautious, risky: late.risky, rate: late.rate}
 	for _, request := range plan.pack(plan.split(b)) {
 		one := d.send(ctx, request)
@@ -114,6 +115,9 @@ func (d *delivery) encode(r *request) []byte {
 // send sends a request, or several in its place, until each of its entries has
 // its answer or an error.
 func (d *delivery) send(ctx context.Context, r *request) result {
+	if len(r.parts) == 1 && d.stuck[r.parts[0].stream] {
+		return result{} // what came before in the stream is to be sent first
+	}
 	reply, err := d.post(ctx, r)
 	switch {
 	case err != nil:
@@ -126,6 +130,10 @@ func (d *delivery) send(ctx context.Context, r *request) result {
 		return result{outcome: d.answered(ctx, r, 0, "")}
 	case reply.Status == http.StatusRequestEntityTooLarge && r.entries > 1:
 		return d.sendHalves(ctx, r)
+	case reply.Status == http.StatusBadRequest && len(r.parts) > 1 && byIngester(reply.Body):
+		// It hides what was refused of other streams. Those that Loki took it
+		// stores once.
+		return d.sendApart(ctx, r, reply)
 	}
 	d.keep(r, false)
 	return result{outcome: d.refused(ctx, r, reply)}
@@ -138,8 +146,13 @@ func (d *delivery) post(ctx context.Context, r *request) (deliver.Reply, error) 
 	if len(r.parts) > 1 {
 		return d.sender.Post(ctx, d.url, d.tenant.header, body)
 	}
+	// Where streams are not sharded, each attempt spends what its first entries
+	// weigh, stored or not: coming again too soon, it would never pass whole.
+	refill := time.Duration(1.5 * float64(r.bytes) / d.rate.bytesPerSecond * float64(time.Second))
 	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = d.cfg.Retry.InitialInterval, d.cfg.Retry.MaxInterval
+	pause.InitialInterval = max(refill, d.cfg.Retry.InitialInterval)
+	pause.MaxInterval = max(refill, d.cfg.Retry.MaxInterval)
+	pause.RandomizationFactor = 0.1
 	reply, err := backoff.Retry(ctx, func() (deliver.Reply, error) {
 		reply, err := d.sender.Post(ctx, d.url, d.tenant.header, body)
 		switch {
@@ -159,8 +172,11 @@ func (d *delivery) post(ctx context.Context, r *request) (deliver.Reply, error) 
 // sendApart sends the streams of a request one by one, because one of them, or
 // some, got an answer of their own.
 func (d *delivery) sendApart(ctx context.Context, r *request, reply deliver.Reply) result {
-	d.tenant.beCautious(d.now())
+	if reply.Status == http.StatusTooManyRequests {
+		d.tenant.beCautious(d.now())
+	}
 	if len(r.parts) == 1 {
+		d.stuck[r.parts[0].stream] = true
 		d.keep(r, false)
 		return result{err: fmt.Errorf("Loki: %w: %w: status %d: %s", deliver.ErrUnavailable, errStream, reply.Status, shorten(strings.TrimSpace(reply.Body)))}
 	}

@@ -2,7 +2,6 @@ package lokiexporter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,9 +17,10 @@ import (
 	"github.com/longhaul/longhaul/internal/bytesize"
 )
 
-// What Loki accepts is read, not tried: GET /config shows its whole
-// configuration, GET /runtime_config what is overridden for single tenants.
-// Loki 3 serves both on the port that takes pushes; a gateway before it may not.
+// What Loki accepts is read, not tried: GET /config shows its configuration, and
+// GET /config/tenant/v1/limits what holds for a tenant, if Loki is told to
+// publish it (tenant_limits_allow_publish). Loki 3 serves both on the port that
+// takes pushes; a gateway before it may not.
 
 const (
 	// readAgainEvery: settings are read again, because operators change them.
@@ -64,18 +64,32 @@ func (l lokiLimits) rate() streamRate {
 	return streamRate{float64(l.Rate), float64(l.Burst)}
 }
 
+// tenantLimits are those of them that Loki may publish for a tenant.
+type tenantLimits struct {
+	RejectOld    *bool     `yaml:"reject_old_samples"`
+	MaxAge       *duration `yaml:"reject_old_samples_max_age"`
+	ShardStreams *struct {
+		TimeSharding bool `yaml:"time_sharding_enabled"`
+	} `yaml:"shard_streams"`
+}
+
+// override puts a tenant's own limits in place of those for all.
+func (l *lokiLimits) override(own tenantLimits) {
+	if own.RejectOld != nil {
+		l.RejectOld = *own.RejectOld
+	}
+	if own.MaxAge != nil {
+		l.MaxAge = *own.MaxAge
+	}
+	if own.ShardStreams != nil {
+		l.ShardStream.TimeSharding = own.ShardStreams.TimeSharding
+	}
+}
+
 // lokiSettings is what was read.
 type lokiSettings struct {
 	maxChunkAge time.Duration
 	limits      lokiLimits
-	overrides   map[string]lokiLimits
-}
-
-func (s *lokiSettings) of(tenant string) lokiLimits {
-	if own, found := s.overrides[tenant]; found {
-		return own
-	}
-	return s.limits
 }
 
 // duration reads both of the forms in which Loki writes one: 1w and 2h0m0s.
@@ -94,8 +108,6 @@ func (d *duration) UnmarshalText(text []byte) error {
 // lateData knows what Loki does with late entries.
 type lateData struct {
 	cfg       LateDataConfig
-	tenant    string // of all, or of those without one
-	tenants   bool   // there may be others
 	base      string // URL
 	header    http.Header
 	log       *zap.Logger
@@ -121,8 +133,6 @@ func newLateData(cfg *Config, header http.Header, log *zap.Logger, t telemetry) 
 	}
 	return &lateData{
 		cfg:       cfg.LateData,
-		tenant:    cfg.Tenant.Default,
-		tenants:   cfg.Tenant.FromAttribute != "",
 		base:      base,
 		header:    header,
 		log:       log,
@@ -212,19 +222,12 @@ func (l *lateData) read(ctx context.Context) (*lokiSettings, error) {
 		return nil, fmt.Errorf("%s/config does not show a configuration of Loki", l.base)
 	}
 	settings := &lokiSettings{maxChunkAge: time.Duration(whole.Ingester.MaxChunkAge), limits: *whole.Limits}
-	var runtime struct {
-		Overrides map[string]lokiLimits `yaml:"overrides"`
+	var own tenantLimits
+	if err := l.get(ctx, "/config/tenant/v1/limits", &own); err == nil {
+		settings.limits.override(own)
 	}
-	switch err := l.get(ctx, "/runtime_config", &runtime); {
-	case errors.Is(err, errNotThere): // nothing is overridden
-	case err != nil:
-		return nil, err
-	}
-	settings.overrides = runtime.Overrides
 	return settings, nil
 }
-
-var errNotThere = errors.New("not there")
 
 func (l *lateData) get(ctx context.Context, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -243,8 +246,6 @@ func (l *lateData) get(ctx context.Context, path string, into any) error {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxConfigBytes))
 	switch {
-	case resp.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("GET %s%s: %w", l.base, path, errNotThere)
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("GET %s%s: status %d", l.base, path, resp.StatusCode)
 	case err != nil:
@@ -273,12 +274,12 @@ func (l *lateData) learn(settings *lokiSettings, err error) {
 	if err != nil {
 		return // what was read before stands
 	}
-	limits := settings.of(l.tenant)
+	limits := settings.limits
 	sharding := int64(0)
 	if limits.ShardStream.TimeSharding {
 		sharding = 1
 	}
 	l.telemetry.sharding.Record(ctx, sharding)
 	l.telemetry.oldestAge.Record(ctx, limits.oldest().Seconds())
-	l.report(settings, limits)
+	l.report(limits)
 }

@@ -78,6 +78,9 @@ var (
 	grouped = regexp.MustCompile(`(?:^|; )(\d+) errors like: `)
 )
 
+// byIngester says whether a 400 is that of an ingester, about one stream.
+func byIngester(body string) bool { return ignoredByIngester.MatchString(body) }
+
 // parseRefusals reads what a 400 says about the entries of a request. What it
 // does not say anything about was stored. An answer it cannot read refuses the
 // whole request.

@@ -1,6 +1,7 @@
 package lokiexporter
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -235,33 +236,39 @@ func requireLokiAccepts(t require.TestingT, entry push.Entry) {
 	require.LessOrEqual(t, len(entry.Line), 256<<10)
 }
 
-func TestWhateverComesLokiAcceptsIt(t *testing.T) {
+// anyLogs draws logs of all sorts, and says how many records they have.
+func anyLogs(t *rapid.T) (plog.Logs, int) {
 	name := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "_", "__", "1", "a.b", "a_b", "a-b", "cluster", "level", "trace_id", "repetition", "service.name", "_x", "__y__"}))
 	value := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "x", "y", strings.Repeat("z", 40<<10)}))
-	rapid.Check(t, func(t *rapid.T) {
-		logs := plog.NewLogs()
-		records := 0
-		for range rapid.IntRange(1, 4).Draw(t, "resources") {
-			scope := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
-			fill := func(m pcommon.Map) {
-				for range rapid.IntRange(0, 8).Draw(t, "attributes") {
-					key := name.Draw(t, "name")
-					if rapid.Bool().Draw(t, "nested") {
-						m.PutEmptyMap(key).PutStr(name.Draw(t, "inner"), value.Draw(t, "value"))
-					} else {
-						m.PutStr(key, value.Draw(t, "value"))
-					}
+	logs := plog.NewLogs()
+	records := 0
+	for range rapid.IntRange(1, 4).Draw(t, "resources") {
+		scope := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
+		fill := func(m pcommon.Map) {
+			for range rapid.IntRange(0, 8).Draw(t, "attributes") {
+				key := name.Draw(t, "name")
+				if rapid.Bool().Draw(t, "nested") {
+					m.PutEmptyMap(key).PutStr(name.Draw(t, "inner"), value.Draw(t, "value"))
+				} else {
+					m.PutStr(key, value.Draw(t, "value"))
 				}
 			}
-			fill(logs.ResourceLogs().At(logs.ResourceLogs().Len() - 1).Resource().Attributes())
-			fill(scope.Scope().Attributes())
-			for range rapid.IntRange(0, 5).Draw(t, "records") {
-				records++
-				r := addRecord(scope, noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms"))*time.Millisecond), value.Draw(t, "body"))
-				r.SetSeverityNumber(plog.SeverityNumber(rapid.IntRange(0, 30).Draw(t, "severity")))
-				fill(r.Attributes())
-			}
 		}
+		fill(logs.ResourceLogs().At(logs.ResourceLogs().Len() - 1).Resource().Attributes())
+		fill(scope.Scope().Attributes())
+		for range rapid.IntRange(0, 5).Draw(t, "records") {
+			records++
+			r := addRecord(scope, noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms"))*time.Millisecond), value.Draw(t, "body"))
+			r.SetSeverityNumber(plog.SeverityNumber(rapid.IntRange(0, 30).Draw(t, "severity")))
+			fill(r.Attributes())
+		}
+	}
+	return logs, records
+}
+
+func TestWhateverComesLokiAcceptsIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logs, records := anyLogs(t)
 		streams, _ := translate(t, logs)
 		labels := make(map[string]bool)
 		for _, s := range streams {
@@ -281,5 +288,37 @@ func TestWhateverComesLokiAcceptsIt(t *testing.T) {
 			require.Equal(t, bytes, s.bytes)
 		}
 		require.Zero(t, records, "every record is one entry")
+	})
+}
+
+// The short way to an entry's metadata, by pieces encoded once, leads where the
+// long way does.
+func TestTheShortWayIsTheLongWay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logs, _ := anyLogs(t)
+		translator, b := testTranslator(), newBatch()
+		translator.translate(b, logs, allResources(logs), policy{})
+		m := metadata{names: make(metadataNames), labels: &translator.labels}
+		next := 0
+		for _, r := range logs.ResourceLogs().All() {
+			for _, s := range r.ScopeLogs().All() {
+				for _, record := range s.LogRecords().All() {
+					m.reset()
+					m.record(record)
+					m.resource(r.Resource().Attributes())
+					m.scope(s.Scope())
+					want := m.appendTo(nil)
+					got := b.metadata(&b.entries[next])
+					require.True(t, bytes.HasPrefix(got, want), "got %q, want %q", got, want)
+					var extra push.EntryAdapter
+					require.NoError(t, extra.Unmarshal(got[len(want):]))
+					for _, pair := range extra.StructuredMetadata {
+						require.Equal(t, repetitionName, pair.Name)
+					}
+					require.Equal(t, m.cut, b.entries[next].cut&cutMetadata != 0)
+					next++
+				}
+			}
+		}
 	})
 }

@@ -124,6 +124,13 @@ func (f *file) settled() bool { return f.scanned >= f.size && !f.changed }
 // unfinished says that a record waits for its end.
 func (f *file) unfinished() bool { return f.pending[stdout].active || f.pending[stderr].active }
 
+// handedOver says that the next file has a record that began here and has not
+// ended. Until then the file is kept open: what appears beside it, such as its
+// compressed form, is known by it.
+func (f *file) handedOver() bool {
+	return f.pending[stdout].active && f.pending[stdout].moved || f.pending[stderr].active && f.pending[stderr].moved
+}
+
 // observe notes what stat said.
 func (f *file) observe(info os.FileInfo, now time.Time) {
 	_, f.links = idOf(info)

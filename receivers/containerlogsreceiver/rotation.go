@@ -166,7 +166,7 @@ func (r *reader) place(rotated, f *file) {
 			}
 			r.observe(other)
 			begins, ok := r.beginning(other)
-			if ok && begins > first || !ok && other == r.atPath[f.path] {
+			if ok && begins > first || !ok && (other == f || other == r.atPath[f.path]) {
 				return true
 			}
 			last = other
@@ -185,7 +185,7 @@ func (r *reader) place(rotated, f *file) {
 	if next.begun { // too late to come before it
 		return
 	}
-	if next.after == nil && next.offset == 0 {
+	if next.after == nil && (next.offset == 0 || next.copied) {
 		next.after = next.disinherit()
 	}
 	next.after, rotated.after = rotated, next.after
@@ -486,7 +486,7 @@ func (r *reader) settle(ctx context.Context) error {
 				}
 			}
 		}
-		if f.leaving && !f.failed && (f.gzip && !f.unfinished() || now.Sub(f.quietAt) >= r.timing.drainGrace) {
+		if f.leaving && !f.failed && !f.handedOver() && (f.gzip && !f.unfinished() || now.Sub(f.quietAt) >= r.timing.drainGrace) {
 			if err := r.finish(ctx, f); err != nil {
 				return err
 			}

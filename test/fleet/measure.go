@@ -107,12 +107,10 @@ func (w *world) measure(ctx context.Context, do func(context.Context) error) (s 
 
 // residents samples the memory of relays and hub, and what the hub stores.
 type residents struct {
-	mu                     sync.Mutex
-	relay, hub, hubStored  int64 // most so far, bytes; relay is the largest of them
-	cancel                 context.CancelFunc
-	done                   chan struct{}
-	relaySamples           []int64
-	connections, hubMemory int64
+	mu                    sync.Mutex
+	relay, hub, hubStored int64 // most so far, bytes; relay is the largest of them
+	cancel                context.CancelFunc
+	done                  chan struct{}
 }
 
 const residentInterval = 500 * time.Millisecond
@@ -142,7 +140,6 @@ func (w *world) sampleResidents(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.relay, r.hub, r.hubStored = max(r.relay, largest), max(r.hub, hub.Resident), max(r.hubStored, kept.JetStream.Stats.Stored)
-	r.relaySamples = append(r.relaySamples, largest)
 }
 
 // take returns the most since the last call.

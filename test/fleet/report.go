@@ -24,7 +24,7 @@ type report struct {
 	world                            *world
 	idle, warm, together             span
 	costs                            map[frame.Signal]span
-	idleResident                     int64
+	idleResident, selfResident       int64
 	resident, hubResident, hubStored int64
 	recovered, drained               time.Duration
 	notes                            []string
@@ -50,6 +50,9 @@ func (r *report) finish(ctx context.Context) {
 	r.lost, r.held = w.book.Open()
 	r.missing = w.book.Missing(5)
 	r.stats = w.fleet.Stats()
+	if self, err := lab.UsageOf(os.Getpid()); err == nil {
+		r.selfResident = self.MaxResident
+	}
 	for _, relay := range w.relays {
 		m, err := lab.ReadMetrics(ctx, relay.MetricsURL)
 		if err != nil {
@@ -107,6 +110,7 @@ func (r *report) print(to io.Writer) {
 	}
 	row("relay, resident at most", "%.0f MiB", mib(r.resident))
 	row("hub, resident and stored at most", "%.0f, %.0f MiB", mib(r.hubResident), mib(r.hubStored))
+	row("the simulator, resident at most", "%.0f MiB with the sinks", mib(r.selfResident))
 	row("drained at the end", "in %.1f s", r.drained.Seconds())
 	var written, arrived, again int64
 	for _, c := range r.counts {
