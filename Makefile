@@ -86,7 +86,7 @@ backends: ## build Loki, Prometheus and Jaeger into the cache outside the checko
 	go run ./internal/lab/cmd/backends
 
 .PHONY: faults
-faults: build backends ## kill, cut, fill and damage for ~7 minutes; FAULTS_FULL=1: an hour; FAULTS_FLAGS='--rows a,b'
+faults: build backends ## kill, cut, fill and damage for ~9 minutes; FAULTS_FULL=1: an hour; FAULTS_FLAGS='--rows a,b'
 	go build -o bin/nats-server github.com/nats-io/nats-server/v2
 	go test -c -o bin/spool.test ./internal/spool
 	go test -c -o bin/faults.test ./test/faults
@@ -113,6 +113,42 @@ BENCH_LOGS_FLAGS ?=
 bench-logs: build ## container logs: cost of a line, ours and an OpenTelemetry Collector's; BENCH_LOGS_FLAGS='-lines 500000'
 	go build -o bin/bench-logs ./bench/logs
 	bin/bench-logs -bin bin $(BENCH_LOGS_FLAGS)
+
+BENCH_RELAY_FLAGS ?=
+
+.PHONY: bench-relay
+bench-relay: build ## the relay at capacity: cost of an item, ours and an OpenTelemetry Collector gateway's (~5 minutes)
+	go build -o bin/nats-server github.com/nats-io/nats-server/v2
+	go build -o bin/bench-relay ./bench/relay
+	bin/bench-relay -bin bin $(BENCH_RELAY_FLAGS)
+
+CLUSTERS    ?= 3000
+SCRIPT      ?= steady
+RELAYS      ?= 1
+FLEET_FLAGS ?=
+
+.PHONY: fleet-build
+fleet-build:
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/longhaul-relay ./relay
+	go build -o bin/nats-server github.com/nats-io/nats-server/v2
+	go build -o bin/fleet ./test/fleet
+
+.PHONY: fleet
+fleet: fleet-build ## play a fleet of CLUSTERS=3000 against a real hub and relay; SCRIPT=steady, storm, hub-restart, relay-kill, backend-away, scale10k
+	bin/fleet -bin bin -clusters $(CLUSTERS) -script $(SCRIPT) -relays $(RELAYS) $(FLEET_FLAGS)
+
+# Every node of every size has the same load: what 10,000 clusters leave room for on two cores.
+CURVE_CLUSTERS ?= 100 300 1000 3000 10000
+CURVE_FLAGS    ?= -load 0.013
+
+.PHONY: fleet-curve
+fleet-curve: fleet-build ## cost against the number of clusters, into docs/scale.md and docs/scale.svg (~12 minutes)
+	rm -f bin/fleet-curve.jsonl
+	for n in $(CURVE_CLUSTERS); do \
+		bin/fleet -bin bin -script curve -clusters $$n -curve-out bin/fleet-curve.jsonl $(CURVE_FLAGS); \
+	done
+	GOFLAGS=-trimpath go -C test/fleet/curve run . -points $(CURDIR)/bin/fleet-curve.jsonl -svg $(CURDIR)/docs/scale.svg -doc $(CURDIR)/docs/scale.md
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 
 	"github.com/longhaul/longhaul/exporters/lokiexporter"
+	"github.com/longhaul/longhaul/exporters/otlpoutcome"
 	"github.com/longhaul/longhaul/exporters/prometheusexporter"
 	"github.com/longhaul/longhaul/internal/distribution"
 	"github.com/longhaul/longhaul/receivers/natsreceiver"
@@ -62,8 +63,8 @@ func components() distribution.Components {
 		Exporters: []distribution.Part[exporter.Factory]{
 			{Factory: lokiexporter.NewFactory(), Module: own + "/exporters/lokiexporter"},
 			{Factory: prometheusexporter.NewFactory(), Module: own + "/exporters/prometheusexporter"},
-			{Factory: otlpexporter.NewFactory(), Module: core + "/exporter/otlpexporter"},
-			{Factory: otlphttpexporter.NewFactory(), Module: core + "/exporter/otlphttpexporter"},
+			{Factory: otlpoutcome.NewFactory(otlpexporter.NewFactory()), Module: core + "/exporter/otlpexporter"},
+			{Factory: otlpoutcome.NewFactory(otlphttpexporter.NewFactory()), Module: core + "/exporter/otlphttpexporter"},
 			{Factory: debugexporter.NewFactory(), Module: core + "/exporter/debugexporter"},
 		},
 		Extensions: []distribution.Part[extension.Factory]{

@@ -2,16 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-
-	"golang.org/x/mod/modfile"
 
 	"github.com/longhaul/longhaul/internal/lab"
 )
@@ -173,54 +167,8 @@ func (w *world) peer(dir string) (*contender, error) {
 	}, nil
 }
 
-const peerModule = "bench/peer/otelcol"
-
-// buildPeer returns the peer's binary, from the cache or built into it. Its
-// directory's name holds its version and a hash of everything it is built from.
-func buildPeer(ctx context.Context, checkout string) (string, error) {
-	cache, err := lab.CacheDir()
-	if err != nil {
-		return "", err
-	}
-	module := filepath.Join(checkout, peerModule)
-	hash := sha256.New()
-	var version string
-	for _, name := range []string{"go.mod", "go.sum", "main.go"} {
-		content, err := os.ReadFile(filepath.Join(module, name))
-		if err != nil {
-			return "", fmt.Errorf("build the peer: %w", err)
-		}
-		hash.Write(content)
-		if name != "go.mod" {
-			continue
-		}
-		mod, err := modfile.Parse(name, content, nil)
-		if err != nil {
-			return "", fmt.Errorf("build the peer: %w", err)
-		}
-		for _, r := range mod.Require {
-			if strings.HasSuffix(r.Mod.Path, "/filelogreceiver") {
-				version = r.Mod.Version
-			}
-		}
-	}
-	dir := filepath.Join(filepath.Dir(cache), "peers", "otelcol-"+version+"-"+hex.EncodeToString(hash.Sum(nil)[:4]))
-	binary := filepath.Join(dir, "otelcol")
-	if _, err := os.Stat(binary); err == nil {
-		say("the peer, otelcol %s, was built earlier", version)
-		return binary, nil
-	}
-	say("building the peer, otelcol %s: a few minutes with a cold build cache", version)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("build the peer: %w", err)
-	}
-	tmp := fmt.Sprintf("%s.%d", binary, os.Getpid())
-	defer os.Remove(tmp)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "netgo,grpcnotrace", "-ldflags", "-s -w", "-o", tmp, ".")
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the peer: %w:\n%s", err, output)
-	}
-	return binary, os.Rename(tmp, binary) // whole, or not there
-}
+// peerModule is where the peer is built, peerVersion the module that names its version.
+const (
+	peerModule  = "bench/peer/otelcol"
+	peerVersion = "/filelogreceiver"
+)

@@ -134,7 +134,7 @@ func run(ctx context.Context, o options) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(w.dir)) }()
 	}
 	if o.only != "ours" {
-		if w.peerBinary, err = buildPeer(ctx, checkout); err != nil {
+		if w.peerBinary, err = lab.BuildPeer(ctx, filepath.Join(checkout, peerModule), peerVersion, say); err != nil {
 			return err
 		}
 	}

@@ -7,23 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCPUTimeOfACommandWithParentheses(t *testing.T) {
-	cpu, err := cpuTime([]byte("42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 1000 0 0"))
-	require.NoError(t, err)
-	require.Equal(t, 3*time.Second, cpu)
-	_, err = cpuTime([]byte("42 (a"))
-	require.Error(t, err)
-}
-
-func TestFieldOfStatus(t *testing.T) {
-	if _, err := field([]byte("VmHWM:\t  12 kB\n"), "VmRSS:"); err == nil {
-		t.Fatal("a field that is not there was found")
-	}
-	n, err := field([]byte("Name:\tx\nVmRSS:\t  12 kB\n"), "VmRSS:")
-	require.NoError(t, err)
-	require.EqualValues(t, 12, n)
-}
-
 func TestResultLine(t *testing.T) {
 	ours := &figures{lines: 1_000_000, durable: 2 * time.Second, delivered: 4 * time.Second, cpu: 3 * time.Second, peak: 100 << 20, idle: 50 << 20, disk: 30_000_000, wire: 30_000_000}
 	peer := &figures{lines: 1_000_000, durable: 20 * time.Second, delivered: 20 * time.Second, cpu: 30 * time.Second, peak: 200 << 20, disk: 60_000_000, wire: 60_000_000}

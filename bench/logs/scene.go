@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	"github.com/longhaul/longhaul/internal/lab"
 )
 
 const (
@@ -161,7 +163,7 @@ type meter struct {
 	figures
 	contender  *contender
 	pid        int
-	base       usage
+	base       lab.Usage
 	baseWire   int64
 	start      time.Time
 	stopSample func() int64
@@ -170,18 +172,18 @@ type meter struct {
 // begin lets the collector idle and notes where its counters stand.
 func (m *meter) begin(ctx context.Context) (err error) {
 	m.pid = m.contender.collector.PID()
-	sample := watchResident(ctx, m.pid)
+	sample := lab.WatchResident(ctx, m.pid)
 	m.still, err = m.cores(ctx, idleTime)
 	m.idle = sample()
 	if err != nil {
 		return err
 	}
-	if m.base, err = usageOf(m.pid); err != nil {
+	if m.base, err = lab.UsageOf(m.pid); err != nil {
 		return err
 	}
 	m.baseWire = m.contender.sentBytes()
 	m.start = time.Now()
-	m.stopSample = watchResident(ctx, m.pid)
+	m.stopSample = lab.WatchResident(ctx, m.pid)
 	return nil
 }
 
@@ -220,12 +222,12 @@ func (m *meter) wait(ctx context.Context) error {
 // end notes what was used.
 func (m *meter) end() error {
 	m.steady = m.stopSample()
-	u, err := usageOf(m.pid)
+	u, err := lab.UsageOf(m.pid)
 	if err != nil {
 		return err
 	}
 	m.elapsed = time.Since(m.start)
-	m.cpu, m.disk, m.peak = u.cpu-m.base.cpu, u.diskBytes-m.base.diskBytes, u.maxResident
+	m.cpu, m.disk, m.peak = u.CPU-m.base.CPU, u.DiskBytes-m.base.DiskBytes, u.MaxResident
 	m.wire = m.contender.sentBytes() - m.baseWire
 	say("%s: %.2f CPU s per million lines", m.contender.name, m.cpuPerMillion())
 	return nil
@@ -285,7 +287,7 @@ func (m *meter) again(ctx context.Context, c corpus, o options) error {
 
 // cores returns how many cores the collector keeps busy for a while.
 func (m *meter) cores(ctx context.Context, d time.Duration) (float64, error) {
-	from, err := usageOf(m.pid)
+	from, err := lab.UsageOf(m.pid)
 	if err != nil {
 		return 0, err
 	}
@@ -293,11 +295,11 @@ func (m *meter) cores(ctx context.Context, d time.Duration) (float64, error) {
 	if err := pause(ctx, d); err != nil {
 		return 0, err
 	}
-	to, err := usageOf(m.pid)
+	to, err := lab.UsageOf(m.pid)
 	if err != nil {
 		return 0, err
 	}
-	return (to.cpu - from.cpu).Seconds() / time.Since(began).Seconds(), nil
+	return (to.CPU - from.CPU).Seconds() / time.Since(began).Seconds(), nil
 }
 
 // moveAll moves what is in one directory to another.

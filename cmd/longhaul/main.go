@@ -12,6 +12,7 @@ import (
 
 	"github.com/longhaul/longhaul/cmd/longhaul/demo"
 	"github.com/longhaul/longhaul/cmd/longhaul/gapscmd"
+	"github.com/longhaul/longhaul/cmd/longhaul/rejectedcmd"
 	"github.com/longhaul/longhaul/cmd/longhaul/spoolcmd"
 	"github.com/longhaul/longhaul/internal/version"
 )
@@ -41,7 +42,7 @@ func newCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate(version.Line("longhaul") + "\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newVersionCommand(), demo.NewCommand(), gapscmd.NewCommand(), spoolcmd.NewCommand())
+	root.AddCommand(newVersionCommand(), demo.NewCommand(), gapscmd.NewCommand(), rejectedcmd.NewCommand(), spoolcmd.NewCommand())
 	return root
 }
 

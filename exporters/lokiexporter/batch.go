@@ -1,42 +1,42 @@
 package lokiexporter
 
 import (
-	"encoding/binary"
-	"hash/maphash"
-	"sync"
+	"slices"
 	"time"
 
-	"github.com/grafana/loki/pkg/push"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Loki tells about an entry that an ingester refused (too far behind the newest
 // of its stream, stream or tenant limits reached) only when the entry's stream
 // is the last of the request: the answer for each stream replaces the one
-// before it, up to and including 204. So that nothing is lost in silence, a
-// stream that could be refused travels alone:
-const (
-	// lateAfter: an entry is refused when it is more than half of Loki's
-	// max_chunk_age (2h by default) behind the newest of its stream, which in
-	// turn can be 10 minutes ahead of the clock. What is younger than this
-	// cannot be, down to a max_chunk_age of 80 minutes.
-	lateAfter = 30 * time.Minute
-	// largeStreamBytes: a stream that brings this much in one batch may be near
-	// its rate limit (3 MB/s, burst 15 MB).
-	largeStreamBytes = 64 << 10
-	// recentFor: a stream that Loki took this recently is still open there, so
-	// it is not one that a limit of streams could refuse. Loki closes a stream
-	// after 30 minutes without entries.
-	recentFor = 10 * time.Minute
-)
+// before it, up to and including 204. So that nothing is lost in silence:
+//
+//   - A stream that may be near its rate limit, and one with entries that may be
+//     too far behind, travels alone.
+//   - A stream that is new to Loki, which a limit of streams could refuse, stands
+//     at the end of its request: where the limit is reached, Loki refuses all
+//     streams from there on, and tells about the last.
+//   - Once that limit has been met, streams end and begin anew within a request's
+//     time. Then new streams travel alone too, until it has not been met for
+//     cautionFor.
+const cautionFor = recentFor
 
 // part is a run of entries of one stream that fits a request.
 type part struct {
-	labels  string
-	entries []push.Entry
-	bytes   int
-	alone   bool // it must not share a request
-	large   bool // it is of a large stream
+	labels string
+	order  []int32 // entries, by their index in the batch
+	bytes  int     // of the framed entries
+	stream int32
+	alone  bool // it must not share a request
+	fresh  bool // its stream is new to Loki
 }
+
+// message is the size of the part as a stream's message.
+func (p *part) message() int { return sizeOfField(len(p.labels)) + p.bytes }
+
+// framed is what the part takes in a request.
+func (p *part) framed() int { return sizeOfField(p.message()) }
 
 // request is what one push carries.
 type request struct {
@@ -47,16 +47,29 @@ type request struct {
 
 func (r *request) add(p part) {
 	r.parts = append(r.parts, p)
-	r.entries += len(p.entries)
-	r.bytes += p.bytes
+	r.entries += len(p.order)
+	r.bytes += p.framed()
 }
 
-func (r *request) message() *push.PushRequest {
-	message := &push.PushRequest{Streams: make([]push.Stream, len(r.parts))}
-	for i, p := range r.parts {
-		message.Streams[i] = push.Stream{Labels: p.labels, Entries: p.entries}
+// appendTo encodes the request.
+func (r *request) appendTo(dst []byte, b *batch) []byte {
+	for i := range r.parts {
+		p := &r.parts[i]
+		dst = append(dst, tagStream)
+		dst = protowire.AppendVarint(dst, uint64(p.message()))
+		dst = append(dst, tagLabels)
+		dst = protowire.AppendVarint(dst, uint64(len(p.labels)))
+		dst = append(dst, p.labels...)
+		for _, k := range p.order {
+			e := &b.entries[k]
+			var common []byte
+			if e.shared != nil {
+				common = e.shared.encoded
+			}
+			dst = appendEntry(dst, e, b.own(e), common)
+		}
 	}
-	return message
+	return dst
 }
 
 // halves splits a request that the server finds too large. The first half holds
@@ -65,57 +78,95 @@ func (r *request) halves() (first, second *request) {
 	first, second = &request{}, &request{}
 	half := r.entries / 2
 	for _, p := range r.parts {
-		n := min(max(half-first.entries, 0), len(p.entries))
+		n := min(max(half-first.entries, 0), len(p.order))
 		older, newer := p, p
-		older.entries, newer.entries = p.entries[:n], p.entries[n:]
-		older.bytes = p.bytes / 2 // an estimate will do: halves are not packed again
-		newer.bytes = p.bytes - older.bytes
+		older.order, newer.order = p.order[:n], p.order[n:]
 		if n > 0 {
 			first.add(older)
 		}
-		if n < len(p.entries) {
+		if n < len(p.order) {
 			second.add(newer)
 		}
 	}
 	return first, second
 }
 
-// planner packs streams into requests of bounded size.
-type planner struct {
-	maxBytes int
-	recent   recentStreams
-	now      func() time.Time
+// measure sets the bytes of parts whose entries have been divided.
+func (r *request) measure(b *batch) {
+	r.bytes = 0
+	for i := range r.parts {
+		p := &r.parts[i]
+		p.bytes = 0
+		for _, k := range p.order {
+			p.bytes += b.entries[k].framed()
+		}
+		r.bytes += p.framed()
+	}
 }
 
-// entryFraming is what an entry takes beside its own bytes: tag and length.
-// streamFraming likewise, for two nested messages.
-const (
-	entryFraming  = 5
-	streamFraming = 12
-)
+// apart makes a request of each part.
+func (r *request) apart() []*request {
+	requests := make([]*request, len(r.parts))
+	for i, p := range r.parts {
+		requests[i] = &request{}
+		requests[i].add(p)
+	}
+	return requests
+}
 
-// split cuts streams into parts. What the parts of a stream are depends on the
-// stream only, so that a repeated call has the same ones.
-func (p *planner) split(streams []*stream) []part {
-	parts := make([]part, 0, len(streams))
-	for _, s := range streams {
-		alone := p.risky(s)
-		for start := 0; start < len(s.entries); {
-			end, bytes := p.fit(s, start)
-			parts = append(parts, part{s.labels, s.entries[start:end], bytes, alone, s.large()})
+// planner packs the streams of a batch into requests of bounded size.
+type planner struct {
+	maxBytes int
+	now      time.Time
+	recent   *recentStreams
+	cautious bool // the tenant is at its limit of streams
+	risky    bool // late entries may be refused for being late
+	rate     streamRate
+}
+
+// split cuts streams into parts: those of known streams first, then those of
+// new ones.
+func (p *planner) split(b *batch) []part {
+	parts := make([]part, 0, len(b.streams))
+	var fresh []part
+	for i := range b.streams {
+		s := &b.streams[i]
+		known, room := p.recent.has(s.id, s.bytes, p.rate, p.now)
+		one := part{labels: s.labels, stream: int32(i), fresh: !known}
+		one.alone = !room || s.late && p.risky || one.fresh && p.cautious
+		order := unanswered(b, b.of(s))
+		for start := 0; start < len(order); {
+			end, bytes := p.fit(b, s, order, start)
+			one.order, one.bytes = order[start:end], bytes
+			if one.fresh {
+				fresh = append(fresh, one)
+			} else {
+				parts = append(parts, one)
+			}
 			start = end
 		}
 	}
-	return parts
+	return append(parts, fresh...)
+}
+
+// unanswered leaves out the entries that Loki has answered for.
+func unanswered(b *batch, order []int32) []int32 {
+	answered := func(k int32) bool { return b.entries[k].state != pending }
+	if !slices.ContainsFunc(order, answered) {
+		return order
+	}
+	return slices.DeleteFunc(slices.Clone(order), answered)
 }
 
 // fit returns the end of the longest run of entries from start that fits a
 // request, at least one, and its size.
-func (p *planner) fit(s *stream, start int) (end, bytes int) {
-	bytes = len(s.labels) + streamFraming
-	for end = start; end < len(s.entries); end++ {
-		size := s.entries[end].Size() + entryFraming
-		if end > start && bytes+size > p.maxBytes {
+func (p *planner) fit(b *batch, s *stream, order []int32, start int) (end, bytes int) {
+	const framing = 2 * 10 // of the stream's message, at most
+	// More than the burst of a stream's rate limit could never pass.
+	room := min(p.maxBytes-len(s.labels)-framing, int(p.rate.burst/2))
+	for end = start; end < len(order); end++ {
+		size := b.entries[order[end]].framed()
+		if end > start && bytes+size > room {
 			break
 		}
 		bytes += size
@@ -131,7 +182,7 @@ func (p *planner) pack(parts []part) []*request {
 		open     *request // the one that harmless streams share
 	)
 	for _, part := range parts {
-		if !part.alone && open != nil && open.bytes+part.bytes <= p.maxBytes {
+		if !part.alone && open != nil && open.bytes+part.framed() <= p.maxBytes {
 			open.add(part)
 			continue
 		}
@@ -143,87 +194,4 @@ func (p *planner) pack(parts []part) []*request {
 		}
 	}
 	return requests
-}
-
-// hash knows a part by its content, for the life of the process.
-func (p *part) hash() uint64 {
-	var (
-		h      maphash.Hash
-		number [8]byte
-	)
-	h.SetSeed(partSeed)
-	text := func(s string) {
-		binary.LittleEndian.PutUint64(number[:], uint64(len(s)))
-		_, _ = h.Write(number[:])
-		_, _ = h.WriteString(s)
-	}
-	text(p.labels)
-	for _, e := range p.entries {
-		binary.LittleEndian.PutUint64(number[:], uint64(e.Timestamp.UnixNano()))
-		_, _ = h.Write(number[:])
-		text(e.Line)
-		for _, m := range e.StructuredMetadata {
-			text(m.Name)
-			text(m.Value)
-		}
-	}
-	return h.Sum64()
-}
-
-var partSeed = maphash.MakeSeed()
-
-func (p *planner) risky(s *stream) bool {
-	return s.large() ||
-		s.entries[0].Timestamp.Before(p.now().Add(-lateAfter)) ||
-		!p.recent.has(s.labels, p.now())
-}
-
-func (s *stream) large() bool { return s.bytes >= largeStreamBytes }
-
-// recentStreams remembers by hash which streams Loki took lately, in two
-// generations, so that it forgets without being swept.
-type recentStreams struct {
-	mu       sync.Mutex
-	seed     maphash.Seed
-	young    map[uint64]struct{}
-	old      map[uint64]struct{}
-	youngest time.Time // when young began
-}
-
-func (r *recentStreams) turn(now time.Time) {
-	if r.young == nil {
-		r.seed = maphash.MakeSeed()
-	}
-	if age := now.Sub(r.youngest); r.young == nil || age >= recentFor/2 {
-		r.old = r.young
-		if age >= recentFor {
-			r.old = nil
-		}
-		r.young, r.youngest = make(map[uint64]struct{}), now
-	}
-}
-
-func (r *recentStreams) has(labels string, now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.turn(now)
-	hash := maphash.String(r.seed, labels)
-	if _, found := r.young[hash]; found {
-		return true
-	}
-	_, found := r.old[hash]
-	return found
-}
-
-func (r *recentStreams) set(labels string, taken bool, now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.turn(now)
-	hash := maphash.String(r.seed, labels)
-	if taken {
-		r.young[hash] = struct{}{}
-		return
-	}
-	delete(r.young, hash)
-	delete(r.old, hash)
 }

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/collector/config/confighttp"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
+	"github.com/longhaul/longhaul/exporters/internal/tenant"
 	"github.com/longhaul/longhaul/internal/bytesize"
 )
 
@@ -35,8 +36,9 @@ type Config struct {
 	// is added to the endpoint unless it is there.
 	confighttp.ClientConfig `mapstructure:",squash"`
 
-	// Tenant is sent as X-Scope-OrgID. Default empty: no header.
-	Tenant string `mapstructure:"tenant"`
+	// Tenant says which tenant of Loki a resource's logs belong to. A plain string
+	// is the tenant of all. Default: no tenant.
+	Tenant tenant.Config `mapstructure:"tenant"`
 
 	// Labels maps resource attributes to stream labels; all other attributes
 	// become structured metadata. Entries given here are added to the defaults;
@@ -48,12 +50,21 @@ type Config struct {
 	// Default "level".
 	LevelLabel string `mapstructure:"level_label"`
 
+	// Cardinality bounds how many values a label may have.
+	Cardinality CardinalityConfig `mapstructure:"cardinality"`
+
+	// LateData says how entries that come hours late get into Loki.
+	LateData LateDataConfig `mapstructure:"late_data"`
+
 	// MaxLineSize is Loki's max_line_size: a longer line is cut, marked and
 	// counted, because Loki would refuse it. Default 256KiB.
 	MaxLineSize bytesize.Size `mapstructure:"max_line_size"`
 
 	// MaxRequestSize bounds a request before compression. Default 1MiB.
 	MaxRequestSize bytesize.Size `mapstructure:"max_request_size"`
+
+	// Concurrency bounds how many requests are under way at once.
+	Concurrency deliver.ConcurrencyConfig `mapstructure:"concurrency"`
 
 	// Retry bounds the attempts inside one delivery.
 	Retry deliver.RetryConfig `mapstructure:"retry"`
@@ -72,12 +83,20 @@ func createDefaultConfig() component.Config {
 			"k8s.container.name": "container",
 		},
 		LevelLabel: "level",
+		Tenant:     tenant.DefaultConfig(),
+		Cardinality: CardinalityConfig{
+			MaxValues:  1000,
+			Window:     time.Hour,
+			Attributes: map[string]int{"k8s.cluster.name": 0},
+		},
+		LateData: LateDataConfig{Mode: lateAuto, Label: "backfill", OldestExpected: 7 * 24 * time.Hour},
 		// Loki's own default, which is 256 KB in units of 1024.
 		MaxLineSize: 256 * bytesize.KiB,
 		// Well below the 6 MB burst that Loki grants a tenant, so a request can
 		// always pass the rate limit whole; large enough that the overhead of a
 		// request is shared by thousands of lines.
 		MaxRequestSize: 1 * bytesize.MiB,
+		Concurrency:    deliver.DefaultConcurrencyConfig(),
 		Retry:          deliver.DefaultRetryConfig(),
 	}
 }
@@ -97,9 +116,6 @@ func (c *Config) Validate() error {
 	if c.Compression.IsCompressed() {
 		errs = append(errs, fmt.Errorf("compression: must be empty, because the push protocol itself is snappy; is %q", c.Compression))
 	}
-	if strings.ContainsAny(c.Tenant, "\r\n/\\") || c.Tenant == "." || c.Tenant == ".." {
-		errs = append(errs, fmt.Errorf("tenant: %q is not a tenant name Loki accepts", c.Tenant))
-	}
 	errs = append(errs, c.validateLabels()...)
 	if c.MaxLineSize < bytesize.KiB {
 		errs = append(errs, fmt.Errorf("max_line_size: must be at least 1KiB, is %s", c.MaxLineSize))
@@ -113,9 +129,15 @@ func (c *Config) Validate() error {
 func (c *Config) validateLabels() []error {
 	var errs []error
 	attributeOf := make(map[string]string)
+	if c.LateData.Label != "" {
+		attributeOf[c.LateData.Label] = "late_data::label"
+	}
 	if c.LevelLabel != "" {
 		if !validLabel(c.LevelLabel) {
 			errs = append(errs, fmt.Errorf("level_label: %q is not a label name ([a-zA-Z_][a-zA-Z0-9_]*, not beginning with __)", c.LevelLabel))
+		}
+		if attributeOf[c.LevelLabel] != "" {
+			errs = append(errs, fmt.Errorf("level_label: label %q is already late_data::label", c.LevelLabel))
 		}
 		attributeOf[c.LevelLabel] = "level_label"
 	}

@@ -33,7 +33,7 @@ func TestConfigIsRead(t *testing.T) {
 	url, err := cfg.pushURL()
 	require.NoError(t, err)
 	require.Equal(t, "https://loki.example:3100/tenants/loki/api/v1/push", url)
-	require.Equal(t, "restaurants", cfg.Tenant)
+	require.Equal(t, "restaurants", cfg.Tenant.Default)
 	require.Equal(t, 5*time.Second, cfg.Timeout)
 	require.Equal(t, 64*bytesize.KiB, cfg.MaxLineSize)
 	require.Equal(t, 512*bytesize.KiB, cfg.MaxRequestSize)
@@ -42,6 +42,31 @@ func TestConfigIsRead(t *testing.T) {
 		"k8s.cluster.name": "cluster", "k8s.namespace.name": "namespace", "k8s.container.name": "container",
 		"service.name": "", "host.name": "host",
 	}, cfg.Labels, "added to the defaults; an empty label takes one away")
+}
+
+func TestPoliciesAreRead(t *testing.T) {
+	cfg := load(t, "loki/all")
+	require.Equal(t, 500, cfg.Cardinality.MaxValues)
+	require.Equal(t, 30*time.Minute, cfg.Cardinality.Window)
+	require.Equal(t, map[string]int{"k8s.cluster.name": 0, "host.name": 50}, cfg.Cardinality.Attributes)
+	require.Equal(t, lateLabel, cfg.LateData.Mode)
+	require.Equal(t, "late", cfg.LateData.Label)
+	require.Equal(t, 72*time.Hour, cfg.LateData.OldestExpected)
+	require.Equal(t, 8, cfg.Concurrency.Max)
+	cfg = load(t, "loki/tenants")
+	require.NoError(t, confmap.Validate(cfg))
+	require.Equal(t, "k8s.cluster.name", cfg.Tenant.FromAttribute)
+	require.Equal(t, "others", cfg.Tenant.Default)
+	require.Equal(t, "X-Scope-OrgID", cfg.Tenant.Header)
+}
+
+func TestALabelIsMadeOnce(t *testing.T) {
+	cfg := createDefaultConfig().(*Config)
+	cfg.Labels["x"] = "backfill"
+	require.ErrorContains(t, cfg.Validate(), "labels::x: label \"backfill\" is already made from late_data::label")
+	cfg = createDefaultConfig().(*Config)
+	cfg.LevelLabel = "backfill"
+	require.ErrorContains(t, cfg.Validate(), "level_label:")
 }
 
 func TestDefaultConfigIsValid(t *testing.T) {
@@ -54,7 +79,8 @@ func TestDefaultConfigIsValid(t *testing.T) {
 func TestValidateNamesEveryBadKey(t *testing.T) {
 	err := confmap.Validate(load(t, "loki/nonsense"))
 	for _, key := range []string{
-		"endpoint:", "timeout:", "compression:", "tenant:", "labels::a:", "labels::k8s.cluster.name:", "level_label:",
+		"endpoint:", "timeout:", "compression:", "tenant: default:", "labels::a:", "labels::k8s.cluster.name:", "level_label:",
+		"cardinality: max_values:", "window:", "late_data: mode:", "label:", "concurrency: max:",
 		"max_line_size:", "max_request_size:", "initial_interval:", "max_interval:", "max_elapsed_time:",
 	} {
 		require.ErrorContains(t, err, key)

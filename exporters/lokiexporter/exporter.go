@@ -11,8 +11,11 @@
 //     logged once per burst. There is no queue behind it.
 //   - It returns a permanent error only when Loki refused everything it was
 //     given, and a retryable one when Loki could not be reached, was overloaded
-//     or is set up wrongly. The caller then repeats the whole call; what Loki
-//     answered for the first time is not sent again.
+//     or is set up wrongly. Where that concerns some resources only (a tenant,
+//     or a stream that is over a limit), the error is a consumererror.Logs with
+//     just these. The caller repeats the call with what it was given back; what
+//     Loki answered for the first time is not sent again, entry by entry.
+//   - Tenants do not wait for each other's retries.
 //   - Entries of a stream are sent in the order of their time; requests are
 //     bounded in bytes. A refused request is never repeated whole.
 //   - A refusal cannot hide: see batch.go for when Loki keeps one to itself.
@@ -24,30 +27,36 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/golang/snappy"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
 )
 
+// tenantsAtOnce is how many tenants one call is delivered to at a time.
+const tenantsAtOnce = 32
+
 type lokiExporter struct {
 	cfg        *Config
 	set        exporter.Settings
 	url        string
-	header     http.Header
 	translator translator
-	planner    planner
-	progress   deliver.Progress
+	tenants    tenants
+	late       *lateData
 	telemetry  telemetry
-	sender     *deliver.Sender
+	senders    *deliver.Senders
+	client     *http.Client
+	observed   metric.Registration
+	now        func() time.Time
 
 	mu     sync.Mutex
 	bursts map[string]*deliver.Burst // by reason
@@ -62,27 +71,61 @@ func newExporter(cfg *Config, set exporter.Settings) (*lokiExporter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create metrics: %w", err)
 	}
-	header := http.Header{}
-	header.Set("Content-Type", "application/x-protobuf")
-	header.Set("Content-Encoding", "snappy")
-	header.Set("User-Agent", set.BuildInfo.Command+"/"+set.BuildInfo.Version)
-	if cfg.Tenant != "" {
-		header.Set("X-Scope-OrgID", cfg.Tenant)
-	}
-	return &lokiExporter{
-		cfg:    cfg,
-		set:    set,
-		url:    url,
-		header: header,
+	e := &lokiExporter{
+		cfg: cfg,
+		set: set,
+		url: url,
 		translator: translator{
 			labels:      newStreamLabels(cfg),
 			maxLineSize: int(cfg.MaxLineSize),
 			now:         time.Now,
 		},
-		planner:   planner{maxBytes: int(cfg.MaxRequestSize), now: time.Now},
 		telemetry: counters,
+		now:       time.Now,
 		bursts:    make(map[string]*deliver.Burst),
-	}, nil
+	}
+	e.tenants = tenants{create: e.newTenant, now: time.Now, byName: make(map[string]*tenantState)}
+	e.late = newLateData(cfg, e.headerOf(cfg.Tenant.Default), set.Logger, counters)
+	return e, nil
+}
+
+func (e *lokiExporter) headerOf(tenant string) http.Header {
+	header := http.Header{}
+	header.Set("User-Agent", e.set.BuildInfo.Command+"/"+e.set.BuildInfo.Version)
+	if tenant != "" {
+		header.Set(e.cfg.Tenant.Header, tenant)
+	}
+	return header
+}
+
+func (e *lokiExporter) newTenant(name string) *tenantState {
+	state := &tenantState{name: name, header: e.headerOf(name)}
+	state.header.Set("Content-Type", "application/x-protobuf")
+	state.header.Set("Content-Encoding", "snappy")
+	rules := e.translator.labels.rules
+	bounds := e.cfg.Cardinality.bounds(rules)
+	if slices.Max(append(bounds, 0)) == 0 {
+		return state
+	}
+	state.guard = newGuard(bounds, e.cfg.Cardinality.Window, e.now, func(rule int, down bool, values int) {
+		e.labelTurned(name, rules[rule], bounds[rule], down, values)
+	})
+	return state
+}
+
+// labelTurned tells that a label was demoted or came back.
+func (e *lokiExporter) labelTurned(tenant string, rule labelRule, bound int, down bool, values int) {
+	fields := []zap.Field{zap.String("label", rule.label), zap.String("attribute", rule.attribute), zap.Int("values", values), zap.Int("bound", bound)}
+	if tenant != "" {
+		fields = append(fields, zap.String("tenant", tenant))
+	}
+	e.telemetry.labelTurned(rule.label, down)
+	if down {
+		e.set.Logger.Warn("A label has too many values, each of which makes streams; its values are structured metadata from now on. "+
+			"Take the label out of the exporter's labels, or raise its bound in cardinality", fields...)
+		return
+	}
+	e.set.Logger.Info("A label that had too many values has few again; it is a label from now on", fields...)
 }
 
 func (e *lokiExporter) Capabilities() consumer.Capabilities {
@@ -94,13 +137,23 @@ func (e *lokiExporter) Start(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return fmt.Errorf("create HTTP client for %s: %w", e.url, err)
 	}
-	e.sender = &deliver.Sender{Backend: "Loki", Client: client, Retry: e.cfg.Retry, Logger: e.set.Logger, Hint: hint}
+	e.client = client
+	e.senders = deliver.NewSenders(deliver.Settings{
+		Backend: "Loki", Client: client, Retry: e.cfg.Retry, Concurrency: e.cfg.Concurrency, Logger: e.set.Logger, Hint: hint, Answered: aboutOneStream, MaxTenants: maxTenants,
+	})
+	e.observed, err = e.senders.Observe(e.set.MeterProvider.Meter(scopeName), e.set.ID.String())
+	if err != nil {
+		return fmt.Errorf("create metrics: %w", err)
+	}
+	e.late.start(client)
 	return nil
 }
 
 func (e *lokiExporter) Shutdown(context.Context) error {
-	if e.sender != nil {
-		e.sender.Client.CloseIdleConnections()
+	if e.client != nil {
+		e.late.stop()
+		e.client.CloseIdleConnections()
+		return e.observed.Unregister()
 	}
 	return nil
 }
@@ -118,160 +171,78 @@ func hint(status int) string {
 // ConsumeLogs delivers all of logs; see the package comment for what its result
 // means.
 func (e *lokiExporter) ConsumeLogs(ctx context.Context, logs plog.Logs) error {
-	if e.sender == nil {
+	if e.senders == nil {
 		return errors.New("loki exporter is not started")
 	}
-	streams, cut := e.translator.streams(logs)
-	parts, earlier, total := e.unanswered(e.planner.split(streams))
-	requests := e.planner.pack(parts)
-	outcomes := make([]outcome, 0, len(requests))
-	for _, r := range requests {
-		done, err := e.send(ctx, r)
-		if err != nil {
-			e.progress.Keep(append(earlier, answered(requests, outcomes)...))
-			return err
-		}
-		outcomes = append(outcomes, done)
-		total.add(done)
+	e.late.await(ctx)
+	shares := e.share(logs)
+	results := make([]result, len(shares))
+	if len(shares) == 1 {
+		results[0] = e.deliver(ctx, logs, shares[0])
+	} else {
+		e.deliverAll(ctx, logs, shares, results)
 	}
-	e.progress.Forget(earlier)
-	e.telemetry.countCuts(ctx, cut)
-	if total.sent == 0 && total.rejected > 0 {
+	var total result
+	for _, r := range results {
+		total.add(r)
+	}
+	switch {
+	case total.err != nil:
+		return retryable(logs, total)
+	case total.sent == 0 && total.rejected > 0:
 		return consumererror.NewPermanent(fmt.Errorf("refused by Loki: all %d entries: %s", total.rejected, cmp.Or(total.example, "as in an earlier attempt")))
 	}
 	return nil
 }
 
-// unanswered leaves out what an earlier attempt of the same call got an answer
-// for.
-func (e *lokiExporter) unanswered(parts []part) (rest []part, earlier []deliver.Part, total outcome) {
-	if e.progress.Empty() {
-		return parts, nil, outcome{}
+func (e *lokiExporter) deliverAll(ctx context.Context, logs plog.Logs, shares []share, results []result) {
+	var wait sync.WaitGroup
+	slots := make(chan struct{}, tenantsAtOnce)
+	for i := range shares {
+		slots <- struct{}{}
+		wait.Go(func() {
+			results[i] = e.deliver(ctx, logs, shares[i])
+			<-slots
+		})
 	}
-	rest = parts[:0]
-	for _, p := range parts {
-		known, found := e.progress.Answered(p.hash())
-		if !found {
-			rest = append(rest, p)
-			continue
-		}
-		earlier = append(earlier, known)
-		total.sent += known.Sent
-		total.rejected += known.Rejected
-	}
-	return rest, earlier, total
+	wait.Wait()
 }
 
-// answered lists the parts of the requests that have an outcome.
-func answered(requests []*request, outcomes []outcome) []deliver.Part {
-	var list []deliver.Part
-	for i, o := range outcomes {
-		for k := range requests[i].parts {
-			known := deliver.Part{Hash: requests[i].parts[k].hash()}
-			if k == 0 { // the outcome of a request is counted once
-				known.Sent, known.Rejected = o.sent, o.rejected
-			}
-			list = append(list, known)
-		}
-	}
-	return list
+// result is what became of a share.
+type result struct {
+	outcome
+	failed  []int32 // resources with entries that Loki has not answered for
+	err     error   // why; nil if there are none
+	further int     // errors beyond err
 }
 
-// outcome counts entries.
-type outcome struct {
-	sent, rejected int
-	example        string // of a refusal
-}
-
-func (o *outcome) add(other outcome) {
-	o.sent += other.sent
-	o.rejected += other.rejected
-	if o.example == "" {
-		o.example = other.example
-	}
-}
-
-func (e *lokiExporter) send(ctx context.Context, r *request) (outcome, error) {
-	raw, err := r.message().Marshal()
-	if err != nil {
-		return outcome{}, fmt.Errorf("encode push request: %w", err)
-	}
-	reply, err := e.sender.Post(ctx, e.url, e.header, snappy.Encode(nil, raw))
-	if err != nil {
-		e.remember(r, false)
-		return outcome{}, err
-	}
+func (r *result) add(other result) {
+	r.outcome.add(other.outcome)
+	r.failed = append(r.failed, other.failed...)
 	switch {
-	case reply.Accepted():
-		e.remember(r, true)
-		e.telemetry.sent.Add(ctx, int64(r.entries))
-		return outcome{sent: r.entries}, nil
-	case reply.Status == http.StatusRequestEntityTooLarge && r.entries > 1:
-		return e.sendHalves(ctx, r)
-	}
-	e.remember(r, false)
-	return e.refused(ctx, r, reply), nil
-}
-
-// sendHalves sends a request that was too large for the server, or for a proxy
-// before it, in two.
-func (e *lokiExporter) sendHalves(ctx context.Context, r *request) (outcome, error) {
-	first, second := r.halves()
-	total, err := e.send(ctx, first)
-	if err != nil {
-		return outcome{}, err
-	}
-	rest, err := e.send(ctx, second)
-	total.add(rest)
-	return total, err
-}
-
-// remember keeps what the planner must know: only a stream whose entries were
-// all taken, and that is not large, may share its next request.
-func (e *lokiExporter) remember(r *request, taken bool) {
-	now := e.planner.now()
-	for _, p := range r.parts {
-		e.planner.recent.set(p.labels, taken && !p.large, now)
-	}
-}
-
-// refused counts and tells what a final 4xx refused.
-func (e *lokiExporter) refused(ctx context.Context, r *request, reply deliver.Reply) outcome {
-	var refusals []refusal
-	switch reply.Status {
-	case http.StatusBadRequest:
-		refusals = parseRefusals(reply.Body, r)
-	case http.StatusRequestEntityTooLarge:
-		refusals = []refusal{{reasonRequestTooLarge, r.entries, reply.Body}}
+	case other.err == nil:
+	case r.err == nil:
+		r.err = other.err
 	default:
-		refusals = []refusal{{fmt.Sprintf("status_%d", reply.Status), r.entries, reply.Body}}
+		r.further++
 	}
-	var result outcome
-	for _, refusal := range refusals {
-		e.telemetry.reject(ctx, refusal)
-		result.add(outcome{rejected: refusal.entries, example: shorten(refusal.example)})
-		e.tell(refusal, reply.Status)
-	}
-	result.sent = r.entries - result.rejected
-	e.telemetry.sent.Add(ctx, int64(result.sent))
-	return result
+	r.further += other.further
 }
 
-// tell logs refusals, once per burst and reason.
-func (e *lokiExporter) tell(r refusal, status int) {
-	e.mu.Lock()
-	burst := e.bursts[r.reason]
-	if burst == nil {
-		burst = &deliver.Burst{}
-		e.bursts[r.reason] = burst
+// retryable is the error for a call of which something is left to be sent.
+func retryable(logs plog.Logs, r result) error {
+	err := r.err
+	if r.further > 0 {
+		err = fmt.Errorf("%w (and %d errors more)", err, r.further)
 	}
-	e.mu.Unlock()
-	if n := burst.Allow(r.entries); n > 0 {
-		e.set.Logger.Error("Loki refused log entries for good; they are lost unless the sender keeps them. "+
-			"Counted in longhaul_loki_entries_rejected",
-			zap.Int("entries", n), zap.String("reason", r.reason), zap.Int("status", status),
-			zap.String("example", shorten(r.example)))
+	slices.Sort(r.failed)
+	if len(r.failed) == logs.ResourceLogs().Len() {
+		return err
 	}
+	failed := plog.NewLogs()
+	failed.ResourceLogs().EnsureCapacity(len(r.failed))
+	for _, i := range r.failed {
+		logs.ResourceLogs().At(int(i)).CopyTo(failed.ResourceLogs().AppendEmpty())
+	}
+	return consumererror.NewLogs(err, failed)
 }
-
-func shorten(text string) string { return cutAtRune(text, 400) }

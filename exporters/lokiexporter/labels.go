@@ -20,14 +20,19 @@ const (
 
 // streamLabels makes the label set of a stream from a resource and a level.
 type streamLabels struct {
-	rules []labelRule // by label name
-	level string      // label name, empty for none
+	rules    []labelRule // by label name
+	level    string      // label name, empty for none
+	backfill string      // label name, empty for none: see late.go
 }
 
-type labelRule struct{ label, attribute string }
+// labelRule makes a label from a resource attribute, or from what has no
+// attribute: the level, and the hour of late entries.
+type labelRule struct {
+	label, attribute string
+}
 
 func newStreamLabels(cfg *Config) streamLabels {
-	s := streamLabels{level: cfg.LevelLabel}
+	s := streamLabels{level: cfg.LevelLabel, backfill: cfg.LateData.Label}
 	for attribute, label := range cfg.Labels {
 		if label != "" {
 			s.rules = append(s.rules, labelRule{label, attribute})
@@ -36,47 +41,86 @@ func newStreamLabels(cfg *Config) streamLabels {
 	if s.level != "" {
 		s.rules = append(s.rules, labelRule{label: s.level})
 	}
+	if s.backfill != "" {
+		s.rules = append(s.rules, labelRule{label: s.backfill})
+	}
 	slices.SortFunc(s.rules, func(a, b labelRule) int { return strings.Compare(a.label, b.label) })
 	return s
 }
 
+// labelSet is a set of rules, by their index; Config allows fewer than 64.
+type labelSet uint64
+
+func (s labelSet) has(rule int) bool { return s>>rule&1 != 0 }
+
+func (s labelSet) with(rule int) labelSet { return s | 1<<rule }
+
 // has says whether name is the name of a stream label; an attribute of that
-// name must be called something else in structured metadata.
-func (s streamLabels) has(name string) bool {
-	return slices.ContainsFunc(s.rules, func(r labelRule) bool { return r.label == name })
+// name must be called something else in structured metadata. A demoted label is
+// none.
+func (s *streamLabels) has(name string, demoted labelSet) bool {
+	for i := range s.rules {
+		if s.rules[i].label == name {
+			return !demoted.has(i)
+		}
+	}
+	return false
 }
 
-// holds says whether the value of a resource attribute is whole in a label, so
-// that it need not be repeated in structured metadata.
-func (s streamLabels) holds(attribute, value string) bool {
-	return len(value) <= maxLabelValueBytes && !strings.ContainsRune(value, utf8.RuneError) &&
-		slices.ContainsFunc(s.rules, func(r labelRule) bool { return r.attribute == attribute })
+// ruleOf returns the index of the rule for a resource attribute, or -1.
+func (s *streamLabels) ruleOf(attribute string) int {
+	if attribute == "" {
+		return -1
+	}
+	return slices.IndexFunc(s.rules, func(r labelRule) bool { return r.attribute == attribute })
 }
 
-// format writes the labels as Loki parses them: {a="b", c="d"}, sorted, without
-// empty ones. There is always at least one, because Loki refuses a stream
-// without labels.
-func (s streamLabels) format(resource pcommon.Map, level string) string {
-	text := make([]byte, 0, 160)
-	text = append(text, '{')
+// wholeInLabel says whether a label can hold a value unchanged, so that it need
+// not be repeated in structured metadata.
+func wholeInLabel(value string) bool {
+	return len(value) <= maxLabelValueBytes && !strings.ContainsRune(value, utf8.RuneError)
+}
+
+// values appends the label values that a resource gives, by rule.
+func (s *streamLabels) values(dst []string, resource pcommon.Map) []string {
 	for _, rule := range s.rules {
-		value := level
+		value := ""
 		if rule.attribute != "" {
 			value = labelValue(resource, rule)
 		}
-		if value == "" {
-			continue
-		}
-		text = appendLabel(text, rule.label, value)
+		dst = append(dst, value)
 	}
-	if len(text) == 1 {
-		text = appendLabel(text, serviceNameLabel, unknownService)
-	}
-	return string(append(text, '}'))
+	return dst
 }
 
-func appendLabel(text []byte, name, value string) []byte {
-	if len(text) > 1 {
+// appendTo writes the labels as Loki parses them: {a="b", c="d"}, sorted,
+// without empty and demoted ones. There is always at least one, because Loki
+// refuses a stream without labels.
+func (s *streamLabels) appendTo(text []byte, values []string, demoted labelSet, level, backfill string) []byte {
+	start := len(text)
+	text = append(text, '{')
+	for i := range s.rules {
+		value := values[i]
+		switch {
+		case s.rules[i].attribute != "":
+		case s.rules[i].label == s.level:
+			value = level
+		default:
+			value = backfill
+		}
+		if value == "" || demoted.has(i) {
+			continue
+		}
+		text = appendLabel(text, start, s.rules[i].label, value)
+	}
+	if len(text) == start+1 {
+		text = appendLabel(text, start, serviceNameLabel, unknownService)
+	}
+	return append(text, '}')
+}
+
+func appendLabel(text []byte, start int, name, value string) []byte {
+	if len(text) > start+1 {
 		text = append(text, ", "...)
 	}
 	text = append(append(text, name...), '=')
@@ -125,43 +169,59 @@ func cutAtRune(text string, n int) string {
 	return text[:n]
 }
 
-// levelOf returns the level of a record, from a closed set so that it cannot
-// multiply streams; empty when the record has no severity we know.
-func levelOf(record plog.LogRecord) string {
+// level is a closed set, so that it cannot multiply streams.
+type level uint8
+
+const (
+	levelNone level = iota // no severity, or none we know
+	levelTrace
+	levelDebug
+	levelInfo
+	levelWarn
+	levelError
+	levelFatal
+	levels // how many there are
+)
+
+func (l level) String() string {
+	return [levels]string{"", "trace", "debug", "info", "warn", "error", "fatal"}[l]
+}
+
+func levelOf(record plog.LogRecord) level {
 	switch n := record.SeverityNumber(); {
 	case n <= plog.SeverityNumberUnspecified || n > plog.SeverityNumberFatal4:
 		return levelOfText(record.SeverityText())
 	case n <= plog.SeverityNumberTrace4:
-		return "trace"
+		return levelTrace
 	case n <= plog.SeverityNumberDebug4:
-		return "debug"
+		return levelDebug
 	case n <= plog.SeverityNumberInfo4:
-		return "info"
+		return levelInfo
 	case n <= plog.SeverityNumberWarn4:
-		return "warn"
+		return levelWarn
 	case n <= plog.SeverityNumberError4:
-		return "error"
+		return levelError
 	}
-	return "fatal"
+	return levelFatal
 }
 
-func levelOfText(text string) string {
+func levelOfText(text string) level {
 	if len(text) > len("informational") {
-		return ""
+		return levelNone
 	}
 	switch strings.ToLower(text) {
 	case "trace", "verbose", "finest":
-		return "trace"
+		return levelTrace
 	case "debug", "fine":
-		return "debug"
+		return levelDebug
 	case "info", "information", "informational", "notice":
-		return "info"
+		return levelInfo
 	case "warn", "warning":
-		return "warn"
+		return levelWarn
 	case "error", "err", "severe":
-		return "error"
+		return levelError
 	case "fatal", "critical", "crit", "panic", "emergency", "emerg", "alert":
-		return "fatal"
+		return levelFatal
 	}
-	return ""
+	return levelNone
 }

@@ -3,9 +3,7 @@ package lokiexporter
 import (
 	"encoding/hex"
 	"strconv"
-	"sync"
 
-	"github.com/grafana/loki/pkg/push"
 	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
@@ -21,33 +19,30 @@ const (
 	// equal to the last detail, which Loki would otherwise store once.
 	repetitionName  = "repetition"
 	repetitionBytes = len(repetitionName) + len("1000000000")
+
+	// laneAttribute is what the relay says to its exporters about a resource; it
+	// is no part of the data.
+	laneAttribute = "longhaul.lane"
 )
 
 // metadataNames gives attributes the names Loki accepts, by Loki's own rule: it
 // renames what does not match, and answers 500 to a name it cannot rename.
-type metadataNames struct {
-	mu    sync.RWMutex
-	known map[string]string
-}
+type metadataNames map[string]string
 
 // maxKnownNames bounds the cache; attribute names are few, unless a program
 // makes them up.
-const maxKnownNames = 10_000
+const maxKnownNames = 2000
 
-func (n *metadataNames) of(attribute string) string {
-	n.mu.RLock()
-	name, found := n.known[attribute]
-	n.mu.RUnlock()
+func (n metadataNames) of(attribute string) string {
+	name, found := n[attribute]
 	if found {
 		return name
 	}
-	name = metadataName(attribute)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.known == nil || len(n.known) >= maxKnownNames {
-		n.known = make(map[string]string, 256)
+	if len(n) >= maxKnownNames {
+		clear(n)
 	}
-	n.known[attribute] = name
+	name = metadataName(attribute)
+	n[attribute] = name
 	return name
 }
 
@@ -60,56 +55,97 @@ func metadataName(attribute string) string {
 	return name
 }
 
+type pair struct{ name, value string }
+
 // metadata collects the structured metadata of one entry, most telling first:
 // when it outgrows Loki's limits, what comes last is cut.
 type metadata struct {
-	names  *metadataNames
-	labels streamLabels
-	pairs  push.LabelsAdapter
-	bytes  int
-	cut    bool
+	names   metadataNames
+	labels  *streamLabels
+	demoted labelSet
+	pairs   []pair
+	bytes   int
+	cut     bool
 }
 
-// record adds what belongs to the record itself.
+func (m *metadata) reset() {
+	clear(m.pairs)
+	m.pairs, m.bytes, m.cut = m.pairs[:0], 0, false
+}
+
+// The names of what a record has beside its attributes.
+const (
+	nameTraceID    = "trace_id"
+	nameSpanID     = "span_id"
+	nameNumber     = "severity_number"
+	nameSeverity   = "severity_text"
+	nameEvent      = "event_name"
+	nameObserved   = "observed_timestamp"
+	nameFlags      = "flags"
+	nameDropped    = "dropped_attributes_count"
+	nameScope      = "scope_name"
+	nameScopeVer   = "scope_version"
+	attributesRoot = ""
+)
+
+// record adds what belongs to the record itself. ownMetadata does the same
+// without this type, where nothing is unusual.
 func (m *metadata) record(record plog.LogRecord) {
 	if id := record.TraceID(); !id.IsEmpty() {
-		m.add("trace_id", hex.EncodeToString(id[:]))
+		m.add(nameTraceID, hex.EncodeToString(id[:]))
 	}
 	if id := record.SpanID(); !id.IsEmpty() {
-		m.add("span_id", hex.EncodeToString(id[:]))
+		m.add(nameSpanID, hex.EncodeToString(id[:]))
 	}
 	if n := record.SeverityNumber(); n != plog.SeverityNumberUnspecified {
-		m.add("severity_number", strconv.Itoa(int(n)))
+		m.add(nameNumber, strconv.Itoa(int(n)))
 	}
-	m.add("severity_text", record.SeverityText())
-	m.add("event_name", record.EventName())
-	if seen := record.ObservedTimestamp(); seen != 0 && record.Timestamp() != 0 && seen != record.Timestamp() {
-		m.add("observed_timestamp", strconv.FormatUint(uint64(seen), 10))
+	m.add(nameSeverity, record.SeverityText())
+	m.add(nameEvent, record.EventName())
+	if hasObserved(record) {
+		m.add(nameObserved, strconv.FormatUint(uint64(record.ObservedTimestamp()), 10))
 	}
 	if flags := record.Flags(); flags != 0 {
-		m.add("flags", strconv.FormatUint(uint64(flags), 10))
+		m.add(nameFlags, strconv.FormatUint(uint64(flags), 10))
 	}
 	if n := record.DroppedAttributesCount(); n != 0 {
-		m.add("dropped_attributes_count", strconv.FormatUint(uint64(n), 10))
+		m.add(nameDropped, strconv.FormatUint(uint64(n), 10))
 	}
-	m.attributes("", record.Attributes())
+	m.attributes(attributesRoot, record.Attributes())
+}
+
+// hasObserved says whether when a record was observed is worth telling.
+func hasObserved(record plog.LogRecord) bool {
+	seen := record.ObservedTimestamp()
+	return seen != 0 && record.Timestamp() != 0 && seen != record.Timestamp()
 }
 
 // scope adds the instrumentation scope.
 func (m *metadata) scope(scope pcommon.InstrumentationScope) {
-	m.add("scope_name", scope.Name())
-	m.add("scope_version", scope.Version())
-	m.attributes("", scope.Attributes())
+	m.add(nameScope, scope.Name())
+	m.add(nameScopeVer, scope.Version())
+	m.attributes(attributesRoot, scope.Attributes())
 }
 
-// resource adds the resource attributes that no label holds.
+// resource adds the resource attributes that no label holds. The value of a
+// demoted label has the label's name, so that a query only moves it from the
+// selector to a filter.
 func (m *metadata) resource(attributes pcommon.Map) {
 	for name, value := range attributes.All() {
-		if value.Type() == pcommon.ValueTypeMap {
+		if name == laneAttribute {
+			continue
+		}
+		rule := m.labels.ruleOf(name)
+		if value.Type() == pcommon.ValueTypeMap && rule < 0 {
 			m.attributes(name+".", value.Map())
 			continue
 		}
-		if text := value.AsString(); !m.labels.holds(name, text) {
+		text := value.AsString()
+		switch {
+		case rule >= 0 && m.demoted.has(rule):
+			m.add(m.labels.rules[rule].label, text)
+		case rule >= 0 && wholeInLabel(text):
+		default:
 			m.add(m.names.of(name), text)
 		}
 	}
@@ -139,7 +175,7 @@ func (m *metadata) add(name, value string) {
 	unique := name
 	for n := 2; ; n++ {
 		other, taken := m.find(unique)
-		if !taken && !m.labels.has(unique) && unique != repetitionName {
+		if !taken && !m.labels.has(unique, m.demoted) && unique != repetitionName {
 			break
 		}
 		if taken && other == value {
@@ -159,16 +195,23 @@ func (m *metadata) add(name, value string) {
 		}
 	}
 	m.bytes += len(unique) + len(value)
-	m.pairs = append(m.pairs, push.LabelAdapter{Name: unique, Value: value})
+	m.pairs = append(m.pairs, pair{unique, value})
 }
 
 func (m *metadata) find(name string) (string, bool) {
 	for i := range m.pairs {
-		if m.pairs[i].Name == name {
-			return m.pairs[i].Value, true
+		if m.pairs[i].name == name {
+			return m.pairs[i].value, true
 		}
 	}
 	return "", false
+}
+
+func (m *metadata) appendTo(dst []byte) []byte {
+	for i := range m.pairs {
+		dst = appendPair(dst, m.pairs[i].name, m.pairs[i].value)
+	}
+	return dst
 }
 
 // cutWithMark shortens text to at most limit bytes, the last of which say how

@@ -1,9 +1,12 @@
 package lokiexporter
 
 import (
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/longhaul/longhaul/exporters/internal/deliver"
 )
 
 // refusal is a number of entries that Loki refused for one reason.
@@ -49,6 +52,24 @@ var knownRefusals = []struct {
 	{"ingestion blocked for user", "blocked_ingestion", true},
 }
 
+// Answers 429 that concern one stream, not its tenant.
+const (
+	wordsStreamLimit = "maximum active stream limit exceeded"
+	wordsStreamRate  = "er stream rate limit exceeded" // "Per" or "per"
+)
+
+// aboutOneStream says whether an answer asks to wait with one stream only. Which
+// others of the request were stored it does not say.
+func aboutOneStream(reply deliver.Reply) bool {
+	return reply.Status == http.StatusTooManyRequests &&
+		(strings.Contains(reply.Body, wordsStreamLimit) || strings.Contains(reply.Body, wordsStreamRate))
+}
+
+// overRate says whether waiting a little may be enough.
+func overRate(reply deliver.Reply) bool {
+	return aboutOneStream(reply) && strings.Contains(reply.Body, wordsStreamRate)
+}
+
 var (
 	// ignoredByIngester ends an ingester's answer about one stream.
 	ignoredByIngester = regexp.MustCompile(`total ignored: (\d+) out of (\d+) for stream: (.*)`)
@@ -56,6 +77,9 @@ var (
 	// there is only one.
 	grouped = regexp.MustCompile(`(?:^|; )(\d+) errors like: `)
 )
+
+// byIngester says whether a 400 is that of an ingester, about one stream.
+func byIngester(body string) bool { return ignoredByIngester.MatchString(body) }
 
 // parseRefusals reads what a 400 says about the entries of a request. What it
 // does not say anything about was stored. An answer it cannot read refuses the
@@ -142,7 +166,7 @@ func entriesOf(text string, count int, r *request) int {
 	entries := 0
 	for _, p := range r.parts {
 		if strings.Contains(text, p.labels) {
-			entries += len(p.entries)
+			entries += len(p.order)
 		}
 	}
 	return max(entries, count)

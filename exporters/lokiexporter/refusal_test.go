@@ -3,7 +3,6 @@ package lokiexporter
 import (
 	"testing"
 
-	"github.com/grafana/loki/pkg/push"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,7 +25,7 @@ const (
 func requestOf(entries map[string]int) *request {
 	r := &request{}
 	for labels, n := range entries {
-		r.add(part{labels: labels, entries: make([]push.Entry, n)})
+		r.add(part{labels: labels, order: make([]int32, n)})
 	}
 	return r
 }

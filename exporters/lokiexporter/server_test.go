@@ -24,8 +24,16 @@ const lokiVersion = "v3.7.8"
 
 // lokiServer is a real Loki on loopback.
 type lokiServer struct {
-	url string
-	log string
+	url    string
+	log    string
+	tenant string // that queries ask for
+}
+
+// of returns the same server, as a tenant sees it.
+func (s *lokiServer) of(tenant string) *lokiServer {
+	one := *s
+	one.tenant = tenant
+	return &one
 }
 
 // lokiBinary finds the server that the backends' build leaves in the cache.
@@ -44,14 +52,33 @@ func lokiBinary(t *testing.T) string {
 	return path
 }
 
-// startLoki runs a monolithic Loki; limits is added to its limits_config.
+// startLoki runs a monolithic Loki without tenants; limits is added to its
+// limits_config.
 func startLoki(t *testing.T, limits string) *lokiServer {
+	t.Helper()
+	return startAnyLoki(t, limits, "")
+}
+
+// startMultiTenantLoki runs a Loki that asks for a tenant. overrides is its
+// runtime configuration.
+func startMultiTenantLoki(t *testing.T, limits, overrides string) *lokiServer {
+	t.Helper()
+	return startAnyLoki(t, limits, overrides)
+}
+
+func startAnyLoki(t *testing.T, limits, overrides string) *lokiServer {
 	t.Helper()
 	binary := lokiBinary(t)
 	dir := t.TempDir()
 	httpPort, grpcPort := freePort(t), freePort(t)
+	runtime := ""
+	if overrides != "" {
+		file := filepath.Join(dir, "overrides.yaml")
+		require.NoError(t, os.WriteFile(file, []byte(overrides), 0o600))
+		runtime = "runtime_config: {file: " + file + "}"
+	}
 	config := fmt.Sprintf(`
-auth_enabled: false
+auth_enabled: %t
 server:
   http_listen_address: 127.0.0.1
   http_listen_port: %d
@@ -80,7 +107,8 @@ limits_config:
   query_timeout: 30s
   max_entries_limit_per_query: 50000
 %s
-`, httpPort, grpcPort, dir, dir, dir, limits)
+%s
+`, overrides != "", httpPort, grpcPort, dir, dir, dir, limits, runtime)
 	file := filepath.Join(dir, "loki.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 	logFile, err := os.Create(filepath.Join(dir, "loki.log"))
@@ -143,6 +171,9 @@ func (s *lokiServer) query(t *testing.T, query string, from, to time.Time) []fou
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/loki/api/v1/query_range?"+values.Encode(), nil)
 	require.NoError(t, err)
 	// Labels, structured metadata and parsed fields apart.
+	if s.tenant != "" {
+		req.Header.Set("X-Scope-OrgID", s.tenant)
+	}
 	req.Header.Set("X-Loki-Response-Encoding-Flags", "categorize-labels")
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package lokiexporter
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -24,10 +25,67 @@ func clientTo(endpoint string) confighttp.ClientConfig {
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func translate(logs plog.Logs) ([]*stream, cuts) {
+// sentStream is a stream as Loki gets it.
+type sentStream struct {
+	labels  string
+	entries []push.Entry
+	bytes   int
+}
+
+type cuts struct{ lines, metadata int }
+
+// decoded returns the streams of a batch as Loki's own types read them.
+func decoded(t require.TestingT, b *batch) []sentStream {
+	var all []sentStream
+	for i := range b.streams {
+		s := &b.streams[i]
+		r := &request{}
+		r.add(part{labels: s.labels, order: b.of(s), bytes: s.bytes, stream: int32(i)})
+		raw := r.appendTo(nil, b)
+		require.Equal(t, len(raw), r.bytes, "the size is known exactly")
+		var message push.PushRequest
+		require.NoError(t, message.Unmarshal(raw))
+		require.Len(t, message.Streams, 1)
+		require.Equal(t, s.labels, message.Streams[0].Labels)
+		again, err := message.Marshal()
+		require.NoError(t, err)
+		require.Equal(t, again, raw, "as the generated code encodes it")
+		all = append(all, sentStream{s.labels, message.Streams[0].Entries, s.bytes})
+	}
+	return all
+}
+
+func cutsOf(b *batch) (c cuts) {
+	for _, e := range b.entries {
+		if e.cut&cutLine != 0 {
+			c.lines++
+		}
+		if e.cut&cutMetadata != 0 {
+			c.metadata++
+		}
+	}
+	return c
+}
+
+func testTranslator() translator {
 	cfg := createDefaultConfig().(*Config)
-	t := translator{labels: newStreamLabels(cfg), maxLineSize: int(cfg.MaxLineSize), now: func() time.Time { return noon }}
-	return t.streams(logs)
+	return translator{labels: newStreamLabels(cfg), maxLineSize: int(cfg.MaxLineSize), now: func() time.Time { return noon }}
+}
+
+func allResources(logs plog.Logs) []int32 {
+	list := make([]int32, logs.ResourceLogs().Len())
+	for i := range list {
+		list[i] = int32(i)
+	}
+	return list
+}
+
+func newBatch() *batch { return batches.New().(*batch) }
+
+func translate(t require.TestingT, logs plog.Logs) ([]sentStream, cuts) {
+	translator, b := testTranslator(), newBatch()
+	translator.translate(b, logs, allResources(logs), policy{})
+	return decoded(t, b), cutsOf(b)
 }
 
 // one translates a single record.
@@ -38,7 +96,7 @@ func one(t *testing.T, resource map[string]any, change func(plog.LogRecord)) (st
 	if change != nil {
 		change(record)
 	}
-	streams, cut := translate(logs)
+	streams, cut := translate(t, logs)
 	require.Len(t, streams, 1)
 	require.Len(t, streams[0].entries, 1)
 	return streams[0].labels, streams[0].entries[0], cut
@@ -70,7 +128,7 @@ func TestServiceNameFallsBack(t *testing.T) {
 
 func TestAStreamAlwaysHasALabel(t *testing.T) {
 	labels := newStreamLabels(&Config{Labels: map[string]string{"host.name": "host"}})
-	require.Equal(t, `{service_name="unknown_service"}`, labels.format(pcommon.NewMap(), "info"))
+	require.Equal(t, `{service_name="unknown_service"}`, string(labels.appendTo(nil, labels.values(nil, pcommon.NewMap()), 0, "info", "")))
 }
 
 func TestAnOverlongLabelIsCutAndKeptWholeInMetadata(t *testing.T) {
@@ -86,14 +144,14 @@ func TestLevelsAreAClosedSet(t *testing.T) {
 	} {
 		record := plog.NewLogRecord()
 		record.SetSeverityNumber(n)
-		require.Equal(t, want, levelOf(record), "severity %d", n)
+		require.Equal(t, want, levelOf(record).String(), "severity %d", n)
 	}
 	for text, want := range map[string]string{
 		"INFO": "info", "Information": "info", "informational": "info", "WARNING": "warn", "err": "error", "CRITICAL": "fatal", "E": "", "user 17 logged in": "", "": "",
 	} {
 		record := plog.NewLogRecord()
 		record.SetSeverityText(text)
-		require.Equal(t, want, levelOf(record), text)
+		require.Equal(t, want, levelOf(record).String(), text)
 	}
 }
 
@@ -178,34 +236,40 @@ func requireLokiAccepts(t require.TestingT, entry push.Entry) {
 	require.LessOrEqual(t, len(entry.Line), 256<<10)
 }
 
-func TestWhateverComesLokiAcceptsIt(t *testing.T) {
+// anyLogs draws logs of all sorts, and says how many records they have.
+func anyLogs(t *rapid.T) (plog.Logs, int) {
 	name := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "_", "__", "1", "a.b", "a_b", "a-b", "cluster", "level", "trace_id", "repetition", "service.name", "_x", "__y__"}))
 	value := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "x", "y", strings.Repeat("z", 40<<10)}))
-	rapid.Check(t, func(t *rapid.T) {
-		logs := plog.NewLogs()
-		records := 0
-		for range rapid.IntRange(1, 4).Draw(t, "resources") {
-			scope := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
-			fill := func(m pcommon.Map) {
-				for range rapid.IntRange(0, 8).Draw(t, "attributes") {
-					key := name.Draw(t, "name")
-					if rapid.Bool().Draw(t, "nested") {
-						m.PutEmptyMap(key).PutStr(name.Draw(t, "inner"), value.Draw(t, "value"))
-					} else {
-						m.PutStr(key, value.Draw(t, "value"))
-					}
+	logs := plog.NewLogs()
+	records := 0
+	for range rapid.IntRange(1, 4).Draw(t, "resources") {
+		scope := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
+		fill := func(m pcommon.Map) {
+			for range rapid.IntRange(0, 8).Draw(t, "attributes") {
+				key := name.Draw(t, "name")
+				if rapid.Bool().Draw(t, "nested") {
+					m.PutEmptyMap(key).PutStr(name.Draw(t, "inner"), value.Draw(t, "value"))
+				} else {
+					m.PutStr(key, value.Draw(t, "value"))
 				}
 			}
-			fill(logs.ResourceLogs().At(logs.ResourceLogs().Len() - 1).Resource().Attributes())
-			fill(scope.Scope().Attributes())
-			for range rapid.IntRange(0, 5).Draw(t, "records") {
-				records++
-				r := addRecord(scope, noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms"))*time.Millisecond), value.Draw(t, "body"))
-				r.SetSeverityNumber(plog.SeverityNumber(rapid.IntRange(0, 30).Draw(t, "severity")))
-				fill(r.Attributes())
-			}
 		}
-		streams, _ := translate(logs)
+		fill(logs.ResourceLogs().At(logs.ResourceLogs().Len() - 1).Resource().Attributes())
+		fill(scope.Scope().Attributes())
+		for range rapid.IntRange(0, 5).Draw(t, "records") {
+			records++
+			r := addRecord(scope, noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms"))*time.Millisecond), value.Draw(t, "body"))
+			r.SetSeverityNumber(plog.SeverityNumber(rapid.IntRange(0, 30).Draw(t, "severity")))
+			fill(r.Attributes())
+		}
+	}
+	return logs, records
+}
+
+func TestWhateverComesLokiAcceptsIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logs, records := anyLogs(t)
+		streams, _ := translate(t, logs)
 		labels := make(map[string]bool)
 		for _, s := range streams {
 			require.False(t, labels[s.labels])
@@ -215,7 +279,7 @@ func TestWhateverComesLokiAcceptsIt(t *testing.T) {
 			for i, entry := range s.entries {
 				records--
 				requireLokiAccepts(t, entry)
-				bytes += entry.Size()
+				bytes += sizeOfField(entry.Size())
 				require.False(t, i > 0 && entry.Timestamp.Before(s.entries[i-1].Timestamp), "entries are in order of time")
 				key := fmt.Sprintf("%d %q %q", entry.Timestamp.UnixNano(), entry.Line, entry.StructuredMetadata)
 				require.False(t, distinct[key], "Loki would store two equal entries once")
@@ -224,5 +288,37 @@ func TestWhateverComesLokiAcceptsIt(t *testing.T) {
 			require.Equal(t, bytes, s.bytes)
 		}
 		require.Zero(t, records, "every record is one entry")
+	})
+}
+
+// The short way to an entry's metadata, by pieces encoded once, leads where the
+// long way does.
+func TestTheShortWayIsTheLongWay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logs, _ := anyLogs(t)
+		translator, b := testTranslator(), newBatch()
+		translator.translate(b, logs, allResources(logs), policy{})
+		m := metadata{names: make(metadataNames), labels: &translator.labels}
+		next := 0
+		for _, r := range logs.ResourceLogs().All() {
+			for _, s := range r.ScopeLogs().All() {
+				for _, record := range s.LogRecords().All() {
+					m.reset()
+					m.record(record)
+					m.resource(r.Resource().Attributes())
+					m.scope(s.Scope())
+					want := m.appendTo(nil)
+					got := b.metadata(&b.entries[next])
+					require.True(t, bytes.HasPrefix(got, want), "got %q, want %q", got, want)
+					var extra push.EntryAdapter
+					require.NoError(t, extra.Unmarshal(got[len(want):]))
+					for _, pair := range extra.StructuredMetadata {
+						require.Equal(t, repetitionName, pair.Name)
+					}
+					require.Equal(t, m.cut, b.entries[next].cut&cutMetadata != 0)
+					next++
+				}
+			}
+		}
 	})
 }

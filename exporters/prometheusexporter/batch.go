@@ -15,13 +15,15 @@ type counts struct{ samples, exemplars int }
 // batch is what one request carries: runs of samples of series, each in order
 // of time.
 type batch struct {
-	runs []run
+	runs    []run
+	symbols []string // of 2.0: all strings, each once, in the order of their numbers
 	counts
 }
 
 // run is a part of a series.
 type run struct {
 	*series
+	head
 	floats     []floatSample
 	histograms []histogramSample
 	exemplars  []exemplar.Exemplar
@@ -43,42 +45,50 @@ const (
 )
 
 // plan packs series into batches of at most maxBytes, in order. A series that
-// does not fit is continued in the next batch.
-func plan(all []*series, maxBytes int, size sizer) []*batch {
+// does not fit is continued in the next batch. memory is what the runs are kept
+// in as long as it suffices; nil if there is none.
+func plan(all []*series, maxBytes int, size sizer, memory []run) []*batch {
 	var batches []*batch
-	open := &batch{}
+	open := &batch{runs: memory}
 	bytes := 0
-	next := func() {
-		if len(open.runs) > 0 {
-			batches = append(batches, open)
-		}
-		open, bytes = &batch{}, 0
-		size.reset()
-	}
 	for _, s := range all {
-		rest := run{s, s.floats, s.histograms, s.exemplars}
+		rest := run{series: s, floats: s.floats, histograms: s.histograms, exemplars: s.exemplars}
 		for len(rest.floats)+len(rest.histograms) > 0 {
-			head := size.series(s)
-			part, partBytes := rest.take(maxBytes - bytes - head)
+			rest.head = size.series(s)
+			part, partBytes := rest.take(maxBytes - bytes - rest.bytes)
 			if len(part.floats)+len(part.histograms) == 0 {
 				if len(open.runs) > 0 {
-					next()
+					size.undo()
+					open.symbols = size.next()
+					batches = append(batches, open)
+					open, bytes = &batch{runs: open.runs[len(open.runs):]}, 0
 					continue
 				}
 				part, partBytes = rest.takeOne() // larger than a request: alone
 			}
 			open.add(part)
-			bytes += head + partBytes
+			bytes += rest.bytes + partBytes
 		}
 	}
-	next()
+	if len(open.runs) > 0 {
+		open.symbols = size.next()
+		batches = append(batches, open)
+	}
 	return batches
+}
+
+// enough makes memory for the runs of n series, and a few that are continued.
+func enough(memory []run, n int) []run {
+	if more := n + n/8 + 8; cap(memory) < more {
+		return make([]run, 0, more)
+	}
+	return memory[:0]
 }
 
 // take moves samples from r as long as they fit into room bytes. The exemplars
 // go with the last samples of the series, after which they were observed.
 func (r *run) take(room int) (run, int) {
-	part, bytes := run{series: r.series}, 0
+	part, bytes := run{series: r.series, head: r.head}, 0
 	for n := range r.exemplars {
 		bytes += exemplarBytes(r.exemplars[n])
 	}
@@ -102,7 +112,7 @@ func (r *run) take(room int) (run, int) {
 }
 
 func (r *run) takeOne() (run, int) {
-	part := run{series: r.series}
+	part := run{series: r.series, head: r.head}
 	bytes := sampleBytes
 	if len(r.floats) > 0 {
 		part.floats, r.floats = r.floats[:1], r.floats[1:]
@@ -133,14 +143,14 @@ func exemplarBytes(e exemplar.Exemplar) int {
 
 // halves splits a batch that a server finds too large or refuses whole.
 func (b *batch) halves() (first, second *batch) {
-	first, second = &batch{}, &batch{}
+	first, second = &batch{symbols: b.symbols}, &batch{symbols: b.symbols}
 	half := b.samples / 2
 	for _, r := range b.runs {
 		n := min(max(half-first.samples, 0), len(r.floats)+len(r.histograms))
 		f := min(n, len(r.floats))
 		h := n - f
 		if n > 0 {
-			part := run{series: r.series, floats: r.floats[:f], histograms: r.histograms[:h]}
+			part := run{series: r.series, head: r.head, floats: r.floats[:f], histograms: r.histograms[:h]}
 			r.floats, r.histograms = r.floats[f:], r.histograms[h:]
 			(&r).finish(&part)
 			first.add(part)
@@ -152,19 +162,20 @@ func (b *batch) halves() (first, second *batch) {
 	return first, second
 }
 
-// hash knows a batch by its content, for the life of the process.
-func (b *batch) hash() uint64 {
+// hash knows a batch by its tenant and content, for the life of the process.
+func (b *batch) hash(tenant string) uint64 {
 	var (
 		h      maphash.Hash
 		number [8]byte
 	)
 	h.SetSeed(batchSeed)
+	_, _ = h.WriteString(tenant)
 	add := func(n uint64) {
 		binary.LittleEndian.PutUint64(number[:], n)
 		_, _ = h.Write(number[:])
 	}
 	for _, r := range b.runs {
-		add(r.labels.Hash())
+		add(r.series.hash)
 		add(uint64(len(r.floats)))
 		for _, f := range r.floats {
 			add(uint64(f.at))

@@ -14,13 +14,22 @@ import (
 	"pgregory.net/rapid"
 )
 
+func pairs(namesAndValues ...string) []labelPair {
+	var list []labelPair
+	for i := 0; i < len(namesAndValues); i += 2 {
+		list = append(list, labelPair{Name: namesAndValues[i], Value: namesAndValues[i+1]})
+	}
+	return list
+}
+
 func drawSeries(t *rapid.T) []*series {
 	var all []*series
 	for i := range rapid.IntRange(0, 10).Draw(t, "series") {
 		s := &series{
-			labels:   labels.FromStrings("__name__", fmt.Sprintf("metric_%d", i), "l", strings.Repeat("v", rapid.IntRange(0, 40).Draw(t, "label"))),
-			metadata: metadata.Metadata{Help: strings.Repeat("h", rapid.IntRange(0, 40).Draw(t, "help"))},
+			labels: pairs("__name__", fmt.Sprintf("metric_%d", i), "l", strings.Repeat("v", rapid.IntRange(0, 40).Draw(t, "label"))),
+			family: &family{Metadata: metadata.Metadata{Help: strings.Repeat("h", rapid.IntRange(0, 40).Draw(t, "help"))}},
 		}
+		s.hash = hashOf(s.labels)
 		for n := range rapid.IntRange(0, 60).Draw(t, "floats") {
 			s.floats = append(s.floats, floatSample{start: 1795473620776, at: 1795473620776 + int64(n), value: 1.1})
 		}
@@ -46,7 +55,7 @@ func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 		size   func() sizer
 		encode func(*batch) ([]byte, error)
 	}{
-		"2.0": {func() sizer { return &sizer2{} }, encode2},
+		"2.0": {func() sizer { return newSizer2() }, encode2},
 		"1.0": {func() sizer { return sizer1{} }, encode1},
 	}
 	for name, protocol := range protocols {
@@ -55,7 +64,7 @@ func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 				maxBytes := rapid.IntRange(600, 4000).Draw(t, "bytes")
 				all := drawSeries(t)
 				floats, histograms, exemplars := make(map[string][]floatSample), make(map[string][]histogramSample), make(map[string]int)
-				for _, b := range plan(all, maxBytes, protocol.size()) {
+				for _, b := range plan(all, maxBytes, protocol.size(), nil) {
 					body, err := protocol.encode(b)
 					require.NoError(t, err)
 					raw, err := snappy.Decode(nil, body)
@@ -86,7 +95,7 @@ func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 func TestHalvesHoldAllInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := drawSeries(t)
-		for _, b := range plan(all, 1<<20, &sizer2{}) {
+		for _, b := range plan(all, 1<<20, newSizer2(), nil) {
 			if b.samples < 2 {
 				continue
 			}
@@ -110,17 +119,18 @@ func TestHalvesHoldAllInOrder(t *testing.T) {
 func TestABatchIsKnownByItsContent(t *testing.T) {
 	make1 := func(change func(*batch)) uint64 {
 		b := &batch{}
-		s := &series{labels: labels.FromStrings("__name__", "a")}
+		s := &series{labels: pairs("__name__", "a")}
 		b.add(run{series: s, floats: []floatSample{{0, 1, 2}, {0, 2, 3}}, histograms: []histogramSample{{0, 1, &histogram.Histogram{Count: 1, Sum: 2}}}})
 		if change != nil {
 			change(b)
 		}
-		return b.hash()
+		b.runs[0].hash = hashOf(b.runs[0].labels)
+		return b.hash("t")
 	}
 	same := make1(nil)
 	require.Equal(t, same, make1(nil))
 	for _, change := range []func(*batch){
-		func(b *batch) { b.runs[0].labels = labels.FromStrings("__name__", "b") },
+		func(b *batch) { b.runs[0].labels = pairs("__name__", "b") },
 		func(b *batch) { b.runs[0].floats[0].value++ },
 		func(b *batch) { b.runs[0].floats[0].at++ },
 		func(b *batch) { b.runs[0].floats = b.runs[0].floats[:1] },

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/collector/confmap"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
+	"github.com/longhaul/longhaul/exporters/internal/tenant"
 	"github.com/longhaul/longhaul/internal/bytesize"
 )
 
@@ -47,8 +48,50 @@ type Config struct {
 	// MaxRequestSize bounds a request before compression. Default 1MiB.
 	MaxRequestSize bytesize.Size `mapstructure:"max_request_size"`
 
+	// Tenant says which tenant of Mimir and its kin a resource's metrics belong
+	// to. Default: none is named.
+	Tenant tenant.Config `mapstructure:"tenant"`
+
+	// Delta bounds what is remembered to make counters of delta temporality.
+	Delta DeltaConfig `mapstructure:"delta"`
+
+	// ExpectedOutage is the age that data may reach in the edges' spools. At
+	// start, and when the server was away, the exporter checks that Prometheus
+	// takes samples as old as that, and warns if not. 0: no check. Default 72h.
+	ExpectedOutage time.Duration `mapstructure:"expected_outage"`
+
+	// Concurrency bounds how many requests Prometheus has in its hands; between
+	// the bounds the number follows what it bears.
+	Concurrency deliver.ConcurrencyConfig `mapstructure:"concurrency"`
+
 	// Retry bounds the attempts inside one delivery.
 	Retry deliver.RetryConfig `mapstructure:"retry"`
+}
+
+// DeltaConfig bounds the memory of series of delta temporality: about half a
+// kilobyte each, more for histograms.
+type DeltaConfig struct {
+	// MaxSeries is how many series are remembered. The points of more are refused
+	// and counted (delta_too_many_series). Default 200000.
+	MaxSeries int `mapstructure:"max_series"`
+	// MaxAge is how long a series is remembered after its last point came; one
+	// that goes on later begins a new counter. Default 6h.
+	MaxAge time.Duration `mapstructure:"max_age"`
+
+	// prevent unkeyed literal initialization
+	_ struct{}
+}
+
+// Validate reports every bad key.
+func (c *DeltaConfig) Validate() error {
+	var errs []error
+	if c.MaxSeries < 1 {
+		errs = append(errs, fmt.Errorf("max_series: must be at least 1, is %d", c.MaxSeries))
+	}
+	if c.MaxAge < time.Minute {
+		errs = append(errs, fmt.Errorf("max_age: must be at least 1m, is %s", c.MaxAge))
+	}
+	return errors.Join(errs...)
 }
 
 func createDefaultConfig() component.Config {
@@ -69,6 +112,10 @@ func createDefaultConfig() component.Config {
 		// not matter, small enough that a server keeps it in memory easily and a
 		// repeated one costs little.
 		MaxRequestSize: 1 * bytesize.MiB,
+		Tenant:         tenant.DefaultConfig(),
+		Delta:          DeltaConfig{MaxSeries: 200_000, MaxAge: 6 * time.Hour},
+		ExpectedOutage: 72 * time.Hour,
+		Concurrency:    deliver.DefaultConcurrencyConfig(),
 		Retry:          deliver.DefaultRetryConfig(),
 	}
 }
@@ -122,6 +169,16 @@ func (c *Config) Validate() error {
 	errs = append(errs, c.validateLabels()...)
 	if c.MaxRequestSize < 64*bytesize.KiB {
 		errs = append(errs, fmt.Errorf("max_request_size: must be at least 64KiB, is %s", c.MaxRequestSize))
+	}
+	if c.ExpectedOutage < 0 {
+		errs = append(errs, fmt.Errorf("expected_outage: must not be negative, is %s", c.ExpectedOutage))
+	}
+	if c.Tenant.FromAttribute != "" || c.Tenant.Default != "" {
+		for name := range c.Headers.Iter {
+			if strings.EqualFold(name, c.Tenant.Header) {
+				errs = append(errs, fmt.Errorf("headers::%s: is what tenant sets; name the tenant in one of the two", name))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

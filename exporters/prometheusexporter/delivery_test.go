@@ -29,6 +29,7 @@ type fake struct {
 	*httptest.Server
 	mu       sync.Mutex
 	writes   int
+	tenants  []string // by write
 	versions []string // of remote write, by write
 	second   []*writev2.Request
 	first    []*prompb.WriteRequest
@@ -38,6 +39,7 @@ type fake struct {
 type write struct {
 	n       int // from 1
 	version string
+	tenant  string
 	samples int
 }
 
@@ -47,6 +49,10 @@ func serveWrites(t *testing.T, answer func(write, http.ResponseWriter)) *fake {
 	t.Helper()
 	f := &fake{}
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet { // it tells nothing of itself
+			http.NotFound(w, r)
+			return
+		}
 		compressed, _ := io.ReadAll(r.Body)
 		raw, err := snappy.Decode(nil, compressed)
 		if err != nil {
@@ -55,7 +61,8 @@ func serveWrites(t *testing.T, answer func(write, http.ResponseWriter)) *fake {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.writes++
-		in := write{n: f.writes, version: r.Header.Get(remote.RemoteWriteVersionHeader)}
+		in := write{n: f.writes, version: r.Header.Get(remote.RemoteWriteVersionHeader), tenant: r.Header.Get("X-Scope-OrgID")}
+		f.tenants = append(f.tenants, in.tenant)
 		f.versions = append(f.versions, in.version)
 		recorder := httptest.NewRecorder()
 		if in.version == remote.RemoteWriteVersion20HeaderValue {
@@ -87,6 +94,17 @@ func serveWrites(t *testing.T, answer func(write, http.ResponseWriter)) *fake {
 	}))
 	t.Cleanup(f.Close)
 	return f
+}
+
+// decode2 reads a request of remote write 2.0.
+func decode2(t require.TestingT, body io.Reader) *writev2.Request {
+	compressed, err := io.ReadAll(body)
+	require.NoError(t, err)
+	raw, err := snappy.Decode(nil, compressed)
+	require.NoError(t, err)
+	request := &writev2.Request{}
+	require.NoError(t, request.Unmarshal(raw))
+	return request
 }
 
 func quick(cfg *Config) {
@@ -264,9 +282,9 @@ func TestARepeatedCallDoesNotSendAgainWhatWasTaken(t *testing.T) {
 	exp := start(t, server.URL, func(cfg *Config) { quick(cfg); cfg.MaxRequestSize = 64 << 10 })
 	md := gaugesOf(3000)
 	points := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
-	delta := points.AppendEmpty()
-	delta.SetEmptySum().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
-	delta.Sum().DataPoints().AppendEmpty()
+	unspecified := points.AppendEmpty()
+	unspecified.SetName("unspecified")
+	unspecified.SetEmptySum().DataPoints().AppendEmpty()
 	repeat := func() error { // the caller decodes anew each time
 		copied := pmetric.NewMetrics()
 		md.CopyTo(copied)
@@ -279,7 +297,7 @@ func TestARepeatedCallDoesNotSendAgainWhatWasTaken(t *testing.T) {
 	require.NoError(t, repeat())
 	require.Equal(t, 3000, taken)
 	require.Equal(t, int64(2999), exp.sent(t))
-	require.Equal(t, map[string]int64{"too_old": 1, "delta_temporality": 1}, exp.rejected(t))
+	require.Equal(t, map[string]int64{"too_old": 1, "unspecified_temporality": 1}, exp.rejected(t))
 
 	require.NoError(t, repeat())
 	require.Equal(t, 6000, taken, "a new call with the same content is sent")
@@ -368,14 +386,14 @@ func TestWhatPrometheusHasNoFormForIsCounted(t *testing.T) {
 	add("no points").SetEmptyGauge()
 	require.NoError(t, exp.ConsumeMetrics(context.Background(), md))
 	require.Equal(t, map[string]int64{
-		"delta_temporality": 4, "unspecified_temporality": 1, "histogram_scale": 1, "invalid_label_name": 1, "invalid_metric_name": 1,
+		"delta_invalid": 4, "unspecified_temporality": 1, "histogram_scale": 1, "invalid_label_name": 1, "invalid_metric_name": 1,
 	}, exp.rejected(t))
 	require.Equal(t, int64(3), exp.sent(t))
 
 	only := pmetric.NewMetrics()
-	sum := addMetrics(only, nil).Metrics().AppendEmpty().SetEmptySum()
-	sum.SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
-	sum.DataPoints().AppendEmpty()
+	sum := addMetrics(only, nil).Metrics().AppendEmpty()
+	sum.SetName("unspecified")
+	sum.SetEmptySum().DataPoints().AppendEmpty()
 	err := exp.ConsumeMetrics(context.Background(), only)
 	require.True(t, consumererror.IsPermanent(err), "%v", err)
 	require.Equal(t, 1, server.writes)

@@ -1,113 +1,301 @@
 package prometheusexporter
 
 import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"sync"
+
 	"github.com/gogo/protobuf/proto"
-	"github.com/golang/snappy"
+	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 )
 
-type labelPair = labels.Label
-
 // sizer tells what the head of a series (labels and metadata) takes in a
-// request. It is told when a request begins.
+// request. It is told when a request ends.
 type sizer interface {
-	series(*series) int
-	reset()
+	// series adds the head of a series to the request.
+	series(*series) head
+	// undo takes back the last head.
+	undo()
+	// next begins the next request and returns the symbols of the last, if the
+	// protocol has such.
+	next() []string
 }
 
-// sizer2 knows that 2.0 sends every string once per request.
-type sizer2 struct{ seen map[string]struct{} }
+// head is what a request says of a series apart from its samples.
+type head struct {
+	bytes      int      // at most
+	refs       []uint32 // of 2.0: numbers of the names and values of its labels
+	help, unit uint32
+}
 
-func (z *sizer2) reset() { clear(z.seen) }
+// sizer2 knows that 2.0 sends every string once per request, and numbers them.
+type sizer2 struct {
+	numbers map[string]uint32
+	list    []string
+	refs    []uint32
+	before  int // symbols before the last head
 
-func (z *sizer2) series(s *series) int {
-	if z.seen == nil {
-		z.seen = make(map[string]struct{})
+	last     *series // the last one, whose neighbour mostly has the same strings
+	lastHead head
+	family   *family
+}
+
+func newSizer2() *sizer2 {
+	z := &sizer2{numbers: make(map[string]uint32)}
+	_ = z.next()
+	return z
+}
+
+func (z *sizer2) next() []string {
+	symbols := z.list
+	clear(z.numbers)
+	z.numbers[""] = 0 // the protocol wants it so
+	z.list = append(make([]string, 0, max(64, len(symbols))), "")
+	z.last, z.family = nil, nil
+	return symbols
+}
+
+// reset lets go of the strings of a call.
+func (z *sizer2) reset() {
+	if len(z.numbers) > maxNames {
+		z.numbers = make(map[string]uint32)
 	}
-	bytes := seriesBytes
-	once := func(text string) {
-		if _, found := z.seen[text]; !found {
-			z.seen[text] = struct{}{}
-			bytes += len(text) + symbolBytes
+	clear(z.numbers)
+	z.numbers[""] = 0
+	z.last, z.family = nil, nil
+	clear(z.list)
+	z.list, z.refs, z.lastHead = append(z.list[:0], ""), z.refs[:0], head{}
+}
+
+func (z *sizer2) undo() {
+	for _, text := range z.list[z.before:] {
+		delete(z.numbers, text)
+	}
+	z.list = z.list[:z.before]
+	z.last, z.family = nil, nil
+}
+
+func (z *sizer2) series(s *series) head {
+	z.before = len(z.list)
+	h := head{bytes: seriesBytes + len(s.labels)*labelBytes}
+	number := func(text string) uint32 {
+		n, found := z.numbers[text]
+		if !found {
+			n = uint32(len(z.list))
+			z.numbers[text] = n
+			z.list = append(z.list, text)
+			h.bytes += len(text) + symbolBytes
+		}
+		return n
+	}
+	if cap(z.refs)-len(z.refs) < 2*len(s.labels) {
+		z.refs = make([]uint32, 0, max(32*slabSize, 2*cap(z.refs), 2*len(s.labels)))
+	}
+	from := len(z.refs)
+	refs := z.refs[from : from+2*len(s.labels) : from+2*len(s.labels)]
+	z.refs = z.refs[:from+len(refs)]
+	known := 0
+	if z.last != nil {
+		known = min(len(z.last.labels), len(s.labels))
+	}
+	for i, l := range s.labels {
+		if i < known && z.last.labels[i].Name == l.Name {
+			refs[2*i] = z.lastHead.refs[2*i]
+		} else {
+			refs[2*i] = number(l.Name)
+		}
+		if i < known && z.last.labels[i].Value == l.Value {
+			refs[2*i+1] = z.lastHead.refs[2*i+1]
+		} else {
+			refs[2*i+1] = number(l.Value)
 		}
 	}
-	s.labels.Range(func(l labelPair) {
-		bytes += labelBytes
-		once(l.Name)
-		once(l.Value)
-	})
-	once(s.metadata.Help)
-	once(s.metadata.Unit)
-	return bytes
+	h.refs = refs
+	if z.family == s.family {
+		h.help, h.unit = z.lastHead.help, z.lastHead.unit
+	} else {
+		h.help, h.unit = number(s.family.Help), number(s.family.Unit)
+	}
+	z.last, z.lastHead, z.family = s, h, s.family
+	return h
 }
 
 // sizer1 knows that 1.0 repeats all labels in each series.
 type sizer1 struct{}
 
-func (sizer1) reset() {}
+func (sizer1) undo()          {}
+func (sizer1) next() []string { return nil }
 
-func (sizer1) series(s *series) int {
-	bytes := seriesBytes + len(s.family) + len(s.metadata.Help) + len(s.metadata.Unit)
-	s.labels.Range(func(l labelPair) { bytes += labelBytes + len(l.Name) + len(l.Value) })
-	return bytes
+func (sizer1) series(s *series) head {
+	bytes := seriesBytes + len(s.family.name) + len(s.family.Help) + len(s.family.Unit)
+	for _, l := range s.labels {
+		bytes += labelBytes + len(l.Name) + len(l.Value)
+	}
+	return head{bytes: bytes}
 }
+
+// Keys of the fields of a request, as protobuf writes them: number and wire type.
+const (
+	keySymbols    = 4<<3 | 2
+	keyTimeseries = 5<<3 | 2
+
+	keyRefs       = 1<<3 | 2
+	keySamples    = 2<<3 | 2
+	keyHistograms = 3<<3 | 2
+	keyExemplars  = 4<<3 | 2
+	keyMetadata   = 5<<3 | 2
+
+	keyValue = 1<<3 | 1 // of a sample
+	keyAt    = 2 << 3
+	keyStart = 3 << 3
+
+	keyType = 1 << 3 // of metadata
+	keyHelp = 3 << 3
+	keyUnit = 4 << 3
+)
+
+// encoders keep what a request of 2.0 is put together in.
+var encoders = sync.Pool{New: func() any { return new(encoder2) }}
+
+type encoder2 struct{ request, series, part []byte }
 
 // encode2 writes a batch as a request of remote write 2.0.
 func encode2(b *batch) ([]byte, error) {
-	symbols := writev2.NewSymbolTable()
-	request := writev2.Request{Timeseries: make([]writev2.TimeSeries, 0, len(b.runs))}
-	for _, r := range b.runs {
-		head := writev2.TimeSeries{
-			LabelsRefs: symbols.SymbolizeLabels(r.labels, nil),
-			Metadata: writev2.Metadata{
-				Type:    writev2.FromMetadataType(r.metadata.Type),
-				HelpRef: symbols.Symbolize(r.metadata.Help),
-				UnitRef: symbols.Symbolize(r.metadata.Unit),
-			},
-		}
+	e := encoders.Get().(*encoder2)
+	defer encoders.Put(e)
+	// Exemplars have strings of their own, which come after those of the series.
+	symbols := exemplarSymbols{list: b.symbols}
+	request := e.request[:0]
+	for i := range b.runs {
+		r := &b.runs[i]
 		// A message of a series has floats or histograms, not both.
 		if len(r.floats) > 0 {
-			s := head
-			s.Samples = make([]writev2.Sample, len(r.floats))
-			for i, f := range r.floats {
-				s.Samples[i] = writev2.Sample{Value: f.value, Timestamp: f.at, StartTimestamp: f.start}
-			}
+			var exemplars []exemplar.Exemplar
 			if len(r.histograms) == 0 {
-				s.Exemplars = exemplars2(r.exemplars, &symbols)
+				exemplars = r.exemplars
 			}
-			request.Timeseries = append(request.Timeseries, s)
+			e.floats(r)
+			if err := e.end(&request, r, exemplars, &symbols); err != nil {
+				return nil, err
+			}
 		}
 		if len(r.histograms) > 0 {
-			s := head
-			s.Histograms = make([]writev2.Histogram, len(r.histograms))
-			for i, h := range r.histograms {
-				s.Histograms[i] = writev2.FromIntHistogram(h.at, h.value)
-				s.Histograms[i].StartTimestamp = h.start
+			if err := e.histograms(r); err != nil {
+				return nil, err
 			}
-			s.Exemplars = exemplars2(r.exemplars, &symbols)
-			request.Timeseries = append(request.Timeseries, s)
+			if err := e.end(&request, r, r.exemplars, &symbols); err != nil {
+				return nil, err
+			}
 		}
 	}
-	request.Symbols = symbols.Symbols()
-	raw, err := request.OptimizedMarshal(nil)
-	if err != nil {
-		return nil, err
+	for _, text := range symbols.list {
+		request = append(binary.AppendUvarint(append(request, keySymbols), uint64(len(text))), text...)
 	}
-	return snappy.Encode(nil, raw), nil
+	e.request = request
+	return s2.EncodeSnappy(nil, request), nil
 }
 
-func exemplars2(list []exemplar.Exemplar, symbols *writev2.SymbolsTable) []writev2.Exemplar {
-	if len(list) == 0 {
-		return nil
+func sizeOf(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }
+
+// begin begins a series.
+func (e *encoder2) begin(r *run) {
+	size := 0
+	for _, ref := range r.refs {
+		size += sizeOf(uint64(ref))
 	}
-	encoded := make([]writev2.Exemplar, len(list))
-	for i, e := range list {
-		encoded[i] = writev2.Exemplar{LabelsRefs: symbols.SymbolizeLabels(e.Labels, nil), Value: e.Value, Timestamp: e.Ts}
+	out := binary.AppendUvarint(append(e.series[:0], keyRefs), uint64(size))
+	for _, ref := range r.refs {
+		out = binary.AppendUvarint(out, uint64(ref))
 	}
-	return encoded
+	e.series = out
+}
+
+func (e *encoder2) floats(r *run) {
+	e.begin(r)
+	out := e.series
+	for _, f := range r.floats {
+		size := 9 + 1 + sizeOf(uint64(f.at))
+		if f.start != 0 {
+			size += 1 + sizeOf(uint64(f.start))
+		}
+		out = binary.AppendUvarint(append(out, keySamples), uint64(size))
+		out = binary.LittleEndian.AppendUint64(append(out, keyValue), math.Float64bits(f.value))
+		out = binary.AppendUvarint(append(out, keyAt), uint64(f.at))
+		if f.start != 0 {
+			out = binary.AppendUvarint(append(out, keyStart), uint64(f.start))
+		}
+	}
+	e.series = out
+}
+
+func (e *encoder2) histograms(r *run) error {
+	e.begin(r)
+	for _, h := range r.histograms {
+		message := writev2.FromIntHistogram(h.at, h.value)
+		message.StartTimestamp = h.start
+		encoded, err := message.Marshal()
+		if err != nil {
+			return err
+		}
+		e.series = append(binary.AppendUvarint(append(e.series, keyHistograms), uint64(len(encoded))), encoded...)
+	}
+	return nil
+}
+
+// end writes what follows the samples of a series, and the series to the request.
+func (e *encoder2) end(request *[]byte, r *run, exemplars []exemplar.Exemplar, symbols *exemplarSymbols) error {
+	out := e.series
+	for _, x := range exemplars {
+		message := writev2.Exemplar{LabelsRefs: symbols.refs(x.Labels), Value: x.Value, Timestamp: x.Ts}
+		encoded, err := message.Marshal()
+		if err != nil {
+			return err
+		}
+		out = append(binary.AppendUvarint(append(out, keyExemplars), uint64(len(encoded))), encoded...)
+	}
+	kind := uint64(writev2.FromMetadataType(r.family.Type))
+	metadata := e.part[:0]
+	for _, field := range [...]struct {
+		key byte
+		n   uint64
+	}{{keyType, kind}, {keyHelp, uint64(r.help)}, {keyUnit, uint64(r.unit)}} {
+		if field.n != 0 {
+			metadata = binary.AppendUvarint(append(metadata, field.key), field.n)
+		}
+	}
+	out = append(binary.AppendUvarint(append(out, keyMetadata), uint64(len(metadata))), metadata...)
+	*request = append(binary.AppendUvarint(append(*request, keyTimeseries), uint64(len(out))), out...)
+	e.series, e.part = out, metadata
+	return nil
+}
+
+// exemplarSymbols adds the strings of exemplars to those of the series.
+type exemplarSymbols struct {
+	list    []string
+	numbers map[string]uint32
+}
+
+func (s *exemplarSymbols) refs(ls labels.Labels) []uint32 {
+	if s.numbers == nil {
+		s.numbers = make(map[string]uint32)
+	}
+	var refs []uint32
+	number := func(text string) uint32 {
+		n, found := s.numbers[text]
+		if !found {
+			n = uint32(len(s.list))
+			s.numbers[text] = n
+			s.list = append(s.list, text)
+		}
+		return n
+	}
+	ls.Range(func(l labelPair) { refs = append(refs, number(l.Name), number(l.Value)) })
+	return refs
 }
 
 // encode1 writes a batch as a request of remote write 1.0, which has no start
@@ -116,7 +304,10 @@ func encode1(b *batch) ([]byte, error) {
 	request := prompb.WriteRequest{Timeseries: make([]prompb.TimeSeries, len(b.runs))}
 	described := make(map[string]struct{})
 	for i, r := range b.runs {
-		s := prompb.TimeSeries{Labels: prompb.FromLabels(r.labels, nil)}
+		s := prompb.TimeSeries{Labels: make([]prompb.Label, len(r.labels))}
+		for i, l := range r.labels {
+			s.Labels[i] = prompb.Label{Name: l.Name, Value: l.Value}
+		}
 		for _, f := range r.floats {
 			s.Samples = append(s.Samples, prompb.Sample{Value: f.value, Timestamp: f.at})
 		}
@@ -127,13 +318,13 @@ func encode1(b *batch) ([]byte, error) {
 			s.Exemplars = append(s.Exemplars, prompb.Exemplar{Labels: prompb.FromLabels(e.Labels, nil), Value: e.Value, Timestamp: e.Ts})
 		}
 		request.Timeseries[i] = s
-		if _, found := described[r.family]; !found && r.family != "" {
-			described[r.family] = struct{}{}
+		if _, found := described[r.family.name]; !found && r.family.name != "" {
+			described[r.family.name] = struct{}{}
 			request.Metadata = append(request.Metadata, prompb.MetricMetadata{
-				MetricFamilyName: r.family,
-				Type:             prompb.FromMetadataType(r.metadata.Type),
-				Help:             r.metadata.Help,
-				Unit:             r.metadata.Unit,
+				MetricFamilyName: r.family.name,
+				Type:             prompb.FromMetadataType(r.family.Type),
+				Help:             r.family.Help,
+				Unit:             r.family.Unit,
 			})
 		}
 	}
@@ -141,5 +332,5 @@ func encode1(b *batch) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return snappy.Encode(nil, raw), nil
+	return s2.EncodeSnappy(nil, raw), nil
 }

@@ -33,10 +33,10 @@ import (
 	"github.com/prometheus/prometheus/storage/remote"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/consumer"
-	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/pdata/pmetric"
-	"go.uber.org/zap"
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
 )
@@ -50,14 +50,19 @@ const fallbackFor = time.Hour
 var errNotUnderstood = errors.New("the server does not confirm remote write 2.0")
 
 type prometheusExporter struct {
-	cfg        *Config
-	set        exporter.Settings
-	header2    http.Header
-	header1    http.Header
-	translator translator
-	progress   deliver.Progress
-	telemetry  telemetry
-	sender     *deliver.Sender
+	cfg          *Config
+	set          exporter.Settings
+	header2      http.Header
+	header1      http.Header
+	labels       []resourceLabel
+	translations sync.Pool // of *translation
+	accumulator  *accumulator
+	progress     deliver.Progress
+	telemetry    telemetry
+	client       *http.Client
+	senders      *deliver.Senders
+	observed     metric.Registration
+	window       *windowCheck
 
 	speak1Until atomic.Int64 // unix nanoseconds
 
@@ -78,21 +83,23 @@ func newExporter(cfg *Config, set exporter.Settings) (*prometheusExporter, error
 		h.Set("User-Agent", set.BuildInfo.Command+"/"+set.BuildInfo.Version)
 		return h
 	}
-	return &prometheusExporter{
-		cfg:        cfg,
-		set:        set,
-		header2:    header("application/x-protobuf;proto=io.prometheus.write.v2.Request", remote.RemoteWriteVersion20HeaderValue),
-		header1:    header("application/x-protobuf", remote.RemoteWriteVersion1HeaderValue),
-		translator: newTranslator(cfg),
-		telemetry:  counters,
-		bursts:     make(map[string]*deliver.Burst),
-	}, nil
+	e := &prometheusExporter{
+		cfg:         cfg,
+		set:         set,
+		header2:     header("application/x-protobuf;proto=io.prometheus.write.v2.Request", remote.RemoteWriteVersion20HeaderValue),
+		header1:     header("application/x-protobuf", remote.RemoteWriteVersion1HeaderValue),
+		labels:      resourceLabels(cfg),
+		accumulator: newAccumulator(cfg.Delta),
+		telemetry:   counters,
+		bursts:      make(map[string]*deliver.Burst),
+	}
+	e.translations.New = func() any { return newTranslation(e.labels) }
+	return e, nil
 }
 
-// Capabilities says that metrics are changed: what can never be stored is taken
-// out, and the rest is moved about for the translator.
+// Capabilities says that metrics are not changed.
 func (*prometheusExporter) Capabilities() consumer.Capabilities {
-	return consumer.Capabilities{MutatesData: true}
+	return consumer.Capabilities{MutatesData: false}
 }
 
 func (e *prometheusExporter) Start(ctx context.Context, host component.Host) error {
@@ -100,13 +107,23 @@ func (e *prometheusExporter) Start(ctx context.Context, host component.Host) err
 	if err != nil {
 		return fmt.Errorf("create HTTP client for %s: %w", e.cfg.Endpoint, err)
 	}
-	e.sender = &deliver.Sender{Backend: "Prometheus", Client: client, Retry: e.cfg.Retry, Logger: e.set.Logger, Hint: hint}
+	e.client = client
+	e.senders = deliver.NewSenders(deliver.Settings{
+		Backend: "Prometheus", Client: client, Retry: e.cfg.Retry, Concurrency: e.cfg.Concurrency, Logger: e.set.Logger, Hint: hint,
+	})
+	e.observed, err = e.senders.Observe(e.set.MeterProvider.Meter(scopeName), e.set.ID.String())
+	if err != nil {
+		return fmt.Errorf("create metrics: %w", err)
+	}
+	e.window = startWindowCheck(e.cfg, client, e.telemetry.window, e.set.Logger)
 	return nil
 }
 
 func (e *prometheusExporter) Shutdown(context.Context) error {
-	if e.sender != nil {
-		e.sender.Client.CloseIdleConnections()
+	if e.client != nil {
+		e.window.stop()
+		e.client.CloseIdleConnections()
+		return e.observed.Unregister()
 	}
 	return nil
 }
@@ -124,69 +141,61 @@ func hint(status int) string {
 // ConsumeMetrics delivers all of md; see the package comment for what its result
 // means.
 func (e *prometheusExporter) ConsumeMetrics(ctx context.Context, md pmetric.Metrics) error {
-	if e.sender == nil {
+	if e.senders == nil {
 		return errors.New("prometheus exporter is not started")
 	}
-	refused := screen(md)
-	all, err := e.translator.series(ctx, md)
-	if ctx.Err() != nil {
-		return fmt.Errorf("translate metrics: %w", context.Cause(ctx))
+	parts := e.byTenant(md)
+	var tasks errgroup.Group
+	tasks.SetLimit(maxTenantsAtOnce)
+	for i := range parts {
+		tasks.Go(func() error {
+			p := &parts[i]
+			p.done, p.err = e.consume(ctx, p)
+			return nil
+		})
 	}
-	if err != nil { // not foreseen by screen
-		refused.add(reasonOther, 1, err.Error())
+	_ = tasks.Wait()
+	return result(parts)
+}
+
+// consume delivers the metrics of one tenant.
+func (e *prometheusExporter) consume(ctx context.Context, p *part) (outcome, error) {
+	t := e.translations.Get().(*translation)
+	defer func() {
+		t.reset()
+		e.translations.Put(t)
+	}()
+	t.tenant = p.tenant
+	committed := false
+	if keys := t.deltaKeys(p.resources); len(keys) > 0 {
+		delta, err := e.accumulator.begin(ctx, keys)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer func() {
+			if !committed {
+				delta.undo()
+			}
+		}()
+		t.delta = delta
 	}
-	total, err := e.deliver(ctx, plan(all, int(e.cfg.MaxRequestSize), &sizer2{}))
+	for _, resource := range p.resources {
+		t.resource(resource)
+	}
+	all := t.sorted()
+	t.runs = enough(t.runs, len(all))
+	total, err := e.deliver(ctx, p.tenant, plan(all, int(e.cfg.MaxRequestSize), t.sizer, t.runs))
+	e.window.noticed(err)
 	if err != nil {
-		return err
+		return total, err
 	}
-	e.refuse(ctx, refused) // only now, so that a repeated call counts them once
-	total.add(outcome{refused: refused})
-	if total.sent == 0 && total.refused.samples() > 0 {
-		return consumererror.NewPermanent(fmt.Errorf("all %d samples were refused: %s", total.refused.samples(), total.refused.example()))
+	if t.delta != nil {
+		t.delta.commit()
+		committed = true
 	}
-	return nil
-}
-
-// deliver sends batches, except those that an earlier attempt of the same call
-// got an answer for.
-func (e *prometheusExporter) deliver(ctx context.Context, batches []*batch) (outcome, error) {
-	var (
-		total    outcome
-		outcomes []outcome // of batches
-		earlier  []deliver.Part
-		repeated = !e.progress.Empty()
-	)
-	for _, b := range batches {
-		done, found := outcome{}, false
-		if repeated {
-			var known deliver.Part
-			if known, found = e.progress.Answered(b.hash()); found {
-				done = outcome{known.Sent, make(refusals)}
-				done.refused.add(reasonEarlier, known.Rejected, "refused in an earlier attempt")
-				earlier = append(earlier, known)
-			}
-		}
-		if !found {
-			var err error
-			if done, err = e.send(ctx, b); err != nil {
-				e.progress.Keep(answered(batches, outcomes))
-				return total, err
-			}
-		}
-		outcomes = append(outcomes, done)
-		total.add(done)
-	}
-	e.progress.Forget(earlier)
+	e.refuse(ctx, t.refused) // only now, so that a repeated call counts them once
+	total.add(outcome{refused: t.refused})
 	return total, nil
-}
-
-// answered lists the batches that have an outcome.
-func answered(batches []*batch, outcomes []outcome) []deliver.Part {
-	parts := make([]deliver.Part, len(outcomes))
-	for i, o := range outcomes {
-		parts[i] = deliver.Part{Hash: batches[i].hash(), Sent: o.sent, Rejected: o.refused.samples()}
-	}
-	return parts
 }
 
 // outcome counts samples.
@@ -201,168 +210,4 @@ func (o *outcome) add(other outcome) {
 		o.refused = make(refusals)
 	}
 	o.refused.merge(other.refused)
-}
-
-// send delivers a batch in the protocol the server speaks.
-func (e *prometheusExporter) send(ctx context.Context, b *batch) (outcome, error) {
-	if e.cfg.Protocol == Protocol1 || e.cfg.Protocol == ProtocolAuto && time.Now().UnixNano() < e.speak1Until.Load() {
-		return e.send1(ctx, b)
-	}
-	done, err := e.send2(ctx, b)
-	if !errors.Is(err, errNotUnderstood) || e.cfg.Protocol == Protocol2 {
-		return done, err
-	}
-	e.set.Logger.Warn("Server does not speak remote write 2.0; speaking 1.0, which has no start timestamps and stores a request whole or not at all",
-		zap.String("endpoint", e.cfg.Endpoint), zap.Duration("try_again_in", fallbackFor), zap.Error(err))
-	e.speak1Until.Store(time.Now().Add(fallbackFor).UnixNano())
-	return e.send1(ctx, b)
-}
-
-func (e *prometheusExporter) send2(ctx context.Context, b *batch) (outcome, error) {
-	body, err := encode2(b)
-	if err != nil {
-		return outcome{}, fmt.Errorf("encode remote write 2.0: %w", err)
-	}
-	reply, err := e.sender.Post(ctx, e.cfg.Endpoint, e.header2, body)
-	if err != nil {
-		return outcome{}, err
-	}
-	stats, err := remote.ParseWriteResponseStats(&http.Response{Header: reply.Header})
-	if err != nil {
-		e.set.Logger.Debug("Headers that say how much was written are not numbers", zap.Error(err))
-	}
-	switch {
-	case reply.Status == http.StatusUnsupportedMediaType:
-		return outcome{}, fmt.Errorf("%w: status 415: %s", errNotUnderstood, firstLine(reply.Body))
-	case reply.Accepted() && !stats.Confirmed:
-		return outcome{}, fmt.Errorf("%w: status %d without the headers that say how much was written", errNotUnderstood, reply.Status)
-	case reply.Status == http.StatusRequestEntityTooLarge && b.samples > 1:
-		return e.sendHalves(ctx, b, e.send2)
-	case reply.Accepted():
-		return e.account(ctx, b, parsedRefusals(reply.Body, stats, b.counts)), nil
-	case reply.Status == http.StatusBadRequest:
-		return e.account(ctx, b, parsedRefusals(reply.Body, stats, b.counts)), nil
-	}
-	return e.account(ctx, b, wholeRefusal(b, reply)), nil
-}
-
-// maxSplits bounds the requests spent on finding the bad samples of one batch
-// with a server of 1.0.
-const maxSplits = 64
-
-func (e *prometheusExporter) send1(ctx context.Context, b *batch) (outcome, error) {
-	var total outcome
-	for _, part := range e.plan1(b) {
-		splits := maxSplits
-		done, err := e.sendPart1(ctx, part, &splits)
-		total.add(done)
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
-// plan1 divides a batch that was planned for 2.0, where strings are shared.
-func (e *prometheusExporter) plan1(b *batch) []*batch {
-	parts := make([]*series, len(b.runs))
-	for i, r := range b.runs {
-		s := *r.series
-		s.floats, s.histograms, s.exemplars = r.floats, r.histograms, r.exemplars
-		parts[i] = &s
-	}
-	return plan(parts, int(e.cfg.MaxRequestSize), sizer1{})
-}
-
-// sendPart1 sends a request of 1.0. A server of 1.0 stores all of it or nothing,
-// and tells one reason: when it refuses, the good samples are found by halving.
-func (e *prometheusExporter) sendPart1(ctx context.Context, b *batch, splits *int) (outcome, error) {
-	body, err := encode1(b)
-	if err != nil {
-		return outcome{}, fmt.Errorf("encode remote write 1.0: %w", err)
-	}
-	reply, err := e.sender.Post(ctx, e.cfg.Endpoint, e.header1, body)
-	if err != nil {
-		return outcome{}, err
-	}
-	halve := reply.Status == http.StatusBadRequest || reply.Status == http.StatusRequestEntityTooLarge
-	switch {
-	case reply.Accepted():
-		return e.account(ctx, b, partRefusals{}), nil
-	case halve && b.samples > 1 && *splits > 0:
-		*splits--
-		return e.sendHalves(ctx, b, func(ctx context.Context, half *batch) (outcome, error) {
-			return e.sendPart1(ctx, half, splits)
-		})
-	case reply.Status == http.StatusBadRequest:
-		return e.account(ctx, b, parsedRefusals(reply.Body, remote.WriteResponseStats{}, b.counts)), nil
-	}
-	return e.account(ctx, b, wholeRefusal(b, reply)), nil
-}
-
-func (e *prometheusExporter) sendHalves(ctx context.Context, b *batch, send func(context.Context, *batch) (outcome, error)) (outcome, error) {
-	var total outcome
-	first, second := b.halves()
-	for _, half := range []*batch{first, second} {
-		done, err := send(ctx, half)
-		total.add(done)
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
-// partRefusals is what of one request was refused.
-type partRefusals struct{ samples, exemplars refusals }
-
-func parsedRefusals(body string, stats remote.WriteResponseStats, sent counts) partRefusals {
-	samples, exemplars := parseRefusals(body, stats, sent)
-	return partRefusals{samples, exemplars}
-}
-
-func wholeRefusal(b *batch, reply deliver.Reply) partRefusals {
-	reason := fmt.Sprintf("status_%d", reply.Status)
-	if reply.Status == http.StatusRequestEntityTooLarge {
-		reason = reasonRequestTooLarge
-	}
-	samples := make(refusals)
-	samples.add(reason, b.samples, firstLine(reply.Body))
-	return partRefusals{samples: samples}
-}
-
-// account counts what became of a request.
-func (e *prometheusExporter) account(ctx context.Context, b *batch, refused partRefusals) outcome {
-	e.refuse(ctx, refused.samples)
-	count(ctx, e.telemetry.exemplarsRejected, refused.exemplars)
-	sent := b.samples - refused.samples.samples()
-	e.telemetry.sent.Add(ctx, int64(sent))
-	return outcome{sent: sent, refused: refused.samples}
-}
-
-// refuse counts and tells refused samples, the latter once per burst and reason.
-func (e *prometheusExporter) refuse(ctx context.Context, refused refusals) {
-	count(ctx, e.telemetry.rejected, refused)
-	for reason, r := range refused {
-		e.mu.Lock()
-		burst := e.bursts[reason]
-		if burst == nil {
-			burst = &deliver.Burst{}
-			e.bursts[reason] = burst
-		}
-		e.mu.Unlock()
-		if n := burst.Allow(r.samples); n > 0 {
-			e.set.Logger.Error("Samples were refused for good; they are lost unless the sender keeps them. "+
-				"Counted in longhaul_prometheus_samples_rejected",
-				zap.Int("samples", n), zap.String("reason", reason), zap.String("example", shorten(r.example)))
-		}
-	}
-}
-
-func shorten(text string) string {
-	const most = 400
-	if len(text) > most {
-		return text[:most] + "…"
-	}
-	return text
 }

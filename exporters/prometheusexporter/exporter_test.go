@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 )
 
 func TestMain(m *testing.M) {
@@ -26,11 +27,17 @@ type running struct {
 	telemetry *componenttest.Telemetry
 }
 
-func start(t *testing.T, endpoint string, change func(*Config)) running {
+func start(t testing.TB, endpoint string, change func(*Config)) running {
+	t.Helper()
+	return startLogging(t, endpoint, zap.NewNop(), change)
+}
+
+func startLogging(t testing.TB, endpoint string, logger *zap.Logger, change func(*Config)) running {
 	t.Helper()
 	telemetry := componenttest.NewTelemetry()
 	set := exportertest.NewNopSettings(component.MustNewType("prometheus"))
 	set.TelemetrySettings = telemetry.NewTelemetrySettings()
+	set.Logger = logger
 	cfg := createDefaultConfig().(*Config)
 	cfg.Endpoint = endpoint
 	if change != nil {
@@ -49,7 +56,7 @@ func start(t *testing.T, endpoint string, change func(*Config)) running {
 
 // counter returns a counter of the exporter by reason; "" holds the value
 // without one.
-func (r running) counter(t *testing.T, name string) map[string]int64 {
+func (r running) counter(t testing.TB, name string) map[string]int64 {
 	t.Helper()
 	values := make(map[string]int64)
 	m, err := r.telemetry.GetMetric(name)

@@ -43,7 +43,7 @@ type exposition struct {
 	served map[string]int      // by target and scraper
 }
 
-func serve(t *testing.T) *exposition {
+func serve(t testing.TB) *exposition {
 	t.Helper()
 	e := &exposition{pages: make(map[string][][]byte), served: make(map[string]int)}
 	for _, target := range []string{"node", "process", "redis-a"} { // real exporters
@@ -61,7 +61,7 @@ func serve(t *testing.T) *exposition {
 	return e
 }
 
-func (e *exposition) load(t *testing.T, target string, files []string) {
+func (e *exposition) load(t testing.TB, target string, files []string) {
 	t.Helper()
 	require.NotEmpty(t, files, "no pages of %s", target)
 	slices.Sort(files)
@@ -166,7 +166,8 @@ func (r *relayed) seen() map[int64]bool {
 	return maps.Clone(r.times)
 }
 
-func scrape(t *testing.T, config string, to consumer.Metrics) {
+// scrape starts a receiver, which stops with the test or before.
+func scrape(t testing.TB, config string, to consumer.Metrics) (stop func()) {
 	t.Helper()
 	var raw map[string]any
 	require.NoError(t, yaml.Unmarshal([]byte(config), &raw))
@@ -176,7 +177,9 @@ func scrape(t *testing.T, config string, to consumer.Metrics) {
 	receiver, err := factory.CreateMetrics(context.Background(), receivertest.NewNopSettings(component.MustNewType("prometheus")), cfg, to)
 	require.NoError(t, err)
 	require.NoError(t, receiver.Start(context.Background(), componenttest.NewNopHost()))
-	t.Cleanup(func() { require.NoError(t, receiver.Shutdown(context.Background())) })
+	stop = sync.OnceFunc(func() { require.NoError(t, receiver.Shutdown(context.Background())) })
+	t.Cleanup(stop)
+	return stop
 }
 
 // TestScrapedMetricsAreStoredAsADirectScrapeStoresThem lets a Prometheus, and a

@@ -1,133 +1,58 @@
 package prometheusexporter
 
 import (
-	"github.com/prometheus/otlptranslator"
-	"github.com/prometheus/prometheus/model/histogram"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 )
 
 // Reasons for which a data point is refused before it is sent, because
 // Prometheus has no form for it.
 const (
-	reasonDelta          = "delta_temporality"
 	reasonTemporality    = "unspecified_temporality"
 	reasonHistogramScale = "histogram_scale"
+	reasonBuckets        = "invalid_histogram"
 	reasonLabelName      = "invalid_label_name"
 	reasonMetricName     = "invalid_metric_name"
 	reasonMetricType     = "unknown_metric_type"
 )
 
-// screen takes out of md what cannot be translated, so that the rest can be
-// translated whole, and returns how many data points that were by reason. The
-// upstream translator would drop them, and in places their neighbours, with an
-// error that does not count.
-//
-// It also gives stale histograms the sum that the scrape left out; without one
-// their _sum series would never end.
-func screen(md pmetric.Metrics) refusals {
-	refused := make(refusals)
-	for _, resource := range md.ResourceMetrics().All() {
-		for _, scope := range resource.ScopeMetrics().All() {
-			scraped := isScraped(scope)
-			scope.Metrics().RemoveIf(func(m pmetric.Metric) bool {
-				if reason := refuseMetric(m, scraped); reason != "" {
-					refused.add(reason, points(m), m.Name())
-					return true
-				}
-				screenPoints(m, scraped, refused)
-				return points(m) == 0
-			})
-		}
+// nameOf returns what the family of a metric is called in Prometheus, or why it cannot be
+// translated.
+func (t *translation) nameOf(m pmetric.Metric) (name, reason string) {
+	temporality, known := temporalityOf(m)
+	if !known {
+		return "", reasonMetricType
 	}
-	return refused
+	if temporality == pmetric.AggregationTemporalityUnspecified {
+		return "", reasonTemporality
+	}
+	name = m.Name()
+	if !t.scraped {
+		name = t.metricName(m)
+	}
+	if name == "" {
+		return "", reasonMetricName
+	}
+	return name, ""
 }
 
-func refuseMetric(m pmetric.Metric, scraped bool) string {
-	temporality := pmetric.AggregationTemporalityCumulative
+// temporalityOf returns cumulative for what has none.
+func temporalityOf(m pmetric.Metric) (temporality pmetric.AggregationTemporality, known bool) {
 	switch m.Type() {
 	case pmetric.MetricTypeSum:
-		temporality = m.Sum().AggregationTemporality()
+		return m.Sum().AggregationTemporality(), true
 	case pmetric.MetricTypeHistogram:
-		temporality = m.Histogram().AggregationTemporality()
+		return m.Histogram().AggregationTemporality(), true
 	case pmetric.MetricTypeExponentialHistogram:
-		temporality = m.ExponentialHistogram().AggregationTemporality()
-	case pmetric.MetricTypeEmpty:
-		return reasonMetricType
+		return m.ExponentialHistogram().AggregationTemporality(), true
+	case pmetric.MetricTypeGauge, pmetric.MetricTypeSummary:
+		return pmetric.AggregationTemporalityCumulative, true
 	}
-	switch temporality {
-	case pmetric.AggregationTemporalityDelta:
-		return reasonDelta
-	case pmetric.AggregationTemporalityUnspecified:
-		return reasonTemporality
-	}
-	namer := otlptranslator.MetricNamer{UTF8Allowed: scraped, WithMetricSuffixes: !scraped}
-	if _, err := namer.Build(otlptranslator.Metric{Name: m.Name(), Unit: m.Unit()}); err != nil {
-		return reasonMetricName
-	}
-	return ""
+	return 0, false
 }
 
-func screenPoints(m pmetric.Metric, scraped bool, refused refusals) {
-	named := func(attributes pcommon.Map) bool {
-		if labelsHaveNames(attributes, scraped) {
-			return true
-		}
-		refused.add(reasonLabelName, 1, m.Name())
-		return false
-	}
-	switch m.Type() {
-	case pmetric.MetricTypeGauge:
-		m.Gauge().DataPoints().RemoveIf(func(p pmetric.NumberDataPoint) bool {
-			return !named(p.Attributes())
-		})
-	case pmetric.MetricTypeSum:
-		m.Sum().DataPoints().RemoveIf(func(p pmetric.NumberDataPoint) bool {
-			screenExemplars(p.Exemplars())
-			return !named(p.Attributes())
-		})
-	case pmetric.MetricTypeSummary:
-		m.Summary().DataPoints().RemoveIf(func(p pmetric.SummaryDataPoint) bool {
-			return !named(p.Attributes())
-		})
-	case pmetric.MetricTypeHistogram:
-		m.Histogram().DataPoints().RemoveIf(func(p pmetric.HistogramDataPoint) bool {
-			if p.Flags().NoRecordedValue() && !p.HasSum() {
-				p.SetSum(0)
-			}
-			screenExemplars(p.Exemplars())
-			return !named(p.Attributes())
-		})
-	case pmetric.MetricTypeExponentialHistogram:
-		m.ExponentialHistogram().DataPoints().RemoveIf(func(p pmetric.ExponentialHistogramDataPoint) bool {
-			if p.Scale() < histogram.ExponentialSchemaMin {
-				refused.add(reasonHistogramScale, 1, m.Name())
-				return true
-			}
-			screenExemplars(p.Exemplars())
-			return !named(p.Attributes())
-		})
-	}
-}
-
-// screenExemplars takes out exemplars without a value.
-func screenExemplars(exemplars pmetric.ExemplarSlice) {
-	exemplars.RemoveIf(func(e pmetric.Exemplar) bool {
-		return e.ValueType() == pmetric.ExemplarValueTypeEmpty
-	})
-}
-
-func labelsHaveNames(attributes pcommon.Map, scraped bool) bool {
-	if scraped {
-		return true // they were label names before
-	}
-	namer := otlptranslator.LabelNamer{}
-	for name := range attributes.All() {
-		if _, err := namer.Build(name); err != nil {
-			return false
-		}
-	}
-	return true
+func isDelta(m pmetric.Metric) bool {
+	temporality, _ := temporalityOf(m)
+	return temporality == pmetric.AggregationTemporalityDelta
 }
 
 func points(m pmetric.Metric) int {

@@ -1,9 +1,10 @@
 package prometheusexporter
 
 import (
+	"hash/maphash"
 	"math"
+	"math/bits"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -11,17 +12,26 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
-	"github.com/prometheus/prometheus/storage"
 )
+
+type labelPair = labels.Label
 
 // series is all that one call brings for one set of labels, in order of time.
 type series struct {
-	labels     labels.Labels
-	family     string
-	metadata   metadata.Metadata
+	labels     []labelPair // sorted by name
+	hash       uint64      // of labels
+	family     *family
 	floats     []floatSample
 	histograms []histogramSample
 	exemplars  []exemplar.Exemplar
+
+	only [1]floatSample // where floats begin: most series have one sample in a call
+}
+
+// family is what the series of a metric have in common.
+type family struct {
+	name string
+	metadata.Metadata
 }
 
 type floatSample struct {
@@ -34,131 +44,110 @@ type histogramSample struct {
 	value     *histogram.Histogram
 }
 
-// collector gathers what the upstream translator makes. It is the appender the
-// translator writes to, for one resource after another.
-type collector struct {
-	list   []*series
-	byHash map[uint64][]*series
-
-	// Of the resource being translated:
-	promoted []labels.Label              // labels every series gets
-	scraped  bool                        // by a Prometheus receiver
-	types    map[string]model.MetricType // of scraped families, as exposed
-
-	builder *labels.Builder
+// gathered holds the series of one call, each once. Its memory is used again by
+// later calls.
+type gathered struct {
+	list  []*series
+	slots []int32 // open addressing by hash: index in list plus one
+	pairs []labelPair
+	slabs [][]series
+	used  int // series of slabs
 }
 
-func newCollector() *collector {
-	return &collector{
-		byHash:  make(map[uint64][]*series),
-		builder: labels.NewBuilder(labels.EmptyLabels()),
+const (
+	slabSize  = 512
+	firstSlot = 1024
+)
+
+// add returns the series with the labels, which the caller may use again.
+func (g *gathered) add(ls []labelPair, hash uint64, f *family) *series {
+	if 2*len(g.list) >= len(g.slots) {
+		g.grow()
 	}
-}
-
-var _ storage.AppenderV2 = (*collector)(nil)
-
-// Append implements storage.AppenderV2.
-func (c *collector) Append(_ storage.SeriesRef, ls labels.Labels, start, at int64, value float64,
-	h *histogram.Histogram, _ *histogram.FloatHistogram, opts storage.AppendV2Options,
-) (storage.SeriesRef, error) {
-	if exposed, found := c.types[opts.MetricFamilyName]; found {
-		opts.Metadata.Type = exposed
-	}
-	s := c.series(c.relabel(ls, opts.Metadata.Type), opts)
-	if h != nil {
-		s.histograms = append(s.histograms, histogramSample{start, at, h})
-	} else {
-		s.floats = append(s.floats, floatSample{start, at, value})
-	}
-	s.exemplars = append(s.exemplars, opts.Exemplars...)
-	return 0, nil
-}
-
-// Commit implements storage.AppenderV2.
-func (*collector) Commit() error { return nil }
-
-// Rollback implements storage.AppenderV2.
-func (*collector) Rollback() error { return nil }
-
-func (c *collector) series(ls labels.Labels, opts storage.AppendV2Options) *series {
-	hash := ls.Hash()
-	for _, s := range c.byHash[hash] {
-		if labels.Equal(s.labels, ls) {
+	mask := uint64(len(g.slots) - 1)
+	at := hash & mask
+	for ; g.slots[at] != 0; at = (at + 1) & mask {
+		if s := g.list[g.slots[at]-1]; s.hash == hash && slices.Equal(s.labels, ls) {
 			return s
 		}
 	}
-	s := &series{labels: ls, family: opts.MetricFamilyName, metadata: opts.Metadata}
-	c.byHash[hash] = append(c.byHash[hash], s)
-	c.list = append(c.list, s)
+	s := g.next()
+	s.labels, s.hash, s.family = g.keep(ls), hash, f
+	s.floats = s.only[:0]
+	g.list = append(g.list, s)
+	g.slots[at] = int32(len(g.list))
 	return s
 }
 
-// relabel makes of the translator's labels what a Prometheus that scrapes with
-// the promoted labels as target labels would store: where a sample has a label
-// of the same name it is kept as exported_<name>; and the bounds of scraped
-// histograms and summaries are written as Prometheus writes them.
-//
-// The translator has set the promoted labels already where they were free.
-func (c *collector) relabel(ls labels.Labels, kind model.MetricType) labels.Labels {
-	changed := false
-	change := func() *labels.Builder {
-		if !changed {
-			changed = true
-			c.builder.Reset(ls)
+func (g *gathered) grow() {
+	g.slots = make([]int32, max(firstSlot, 2*len(g.slots)))
+	mask := uint64(len(g.slots) - 1)
+	for i, s := range g.list {
+		at := s.hash & mask
+		for g.slots[at] != 0 {
+			at = (at + 1) & mask
 		}
-		return c.builder
+		g.slots[at] = int32(i + 1)
 	}
-	for _, promoted := range c.promoted {
-		if own := ls.Get(promoted.Name); own != promoted.Value {
-			name := promoted.Name
-			for change().Get(name) != "" {
-				name = "exported_" + name
-			}
-			if own != "" {
-				change().Set(name, own)
-			}
-			change().Set(promoted.Name, promoted.Value)
-		}
+}
+
+func (g *gathered) next() *series {
+	slab := g.used / slabSize
+	if slab == len(g.slabs) {
+		g.slabs = append(g.slabs, make([]series, slabSize))
 	}
-	if c.scraped {
-		// The receiver names the family, the exposition the sample.
-		const info = "_info"
-		if name := ls.Get(model.MetricNameLabel); kind == model.MetricTypeInfo && !strings.HasSuffix(name, info) {
-			change().Set(model.MetricNameLabel, name+info)
-		}
-		for _, bound := range []struct {
-			label string
-			kind  model.MetricType
-		}{{model.BucketLabel, model.MetricTypeHistogram}, {model.QuantileLabel, model.MetricTypeSummary}} {
-			if kind != bound.kind {
-				continue
-			}
-			text := ls.Get(bound.label)
-			if number, err := strconv.ParseFloat(text, 64); err == nil {
-				if canonical := labels.FormatOpenMetricsFloat(number); canonical != text {
-					change().Set(bound.label, canonical)
-				}
-			}
-		}
+	s := &g.slabs[slab][g.used%slabSize]
+	g.used++
+	return s
+}
+
+// keep copies labels to memory that lasts until reset.
+func (g *gathered) keep(ls []labelPair) []labelPair {
+	if cap(g.pairs)-len(g.pairs) < len(ls) {
+		// The old array lives on in the series that point to it.
+		g.pairs = make([]labelPair, 0, max(2*cap(g.pairs), 16*slabSize, len(ls)))
 	}
-	if !changed {
-		return ls
+	from := len(g.pairs)
+	g.pairs = append(g.pairs, ls...)
+	return g.pairs[from:len(g.pairs):len(g.pairs)]
+}
+
+// maxKept bounds what is kept of a large call for later ones: series.
+const maxKept = 64 * slabSize
+
+// reset lets go of all that a call brought.
+func (g *gathered) reset() {
+	if g.used > maxKept {
+		*g = gathered{}
+		return
 	}
-	return c.builder.Labels()
+	for i := 0; i < g.used; i += slabSize {
+		clear(g.slabs[i/slabSize][:min(slabSize, g.used-i)])
+	}
+	clear(g.list)
+	clear(g.slots)
+	clear(g.pairs)
+	g.list, g.pairs, g.used = g.list[:0], g.pairs[:0], 0
 }
 
 // sorted returns the series with their samples in order of time, each once.
-func (c *collector) sorted() []*series {
-	for _, s := range c.list {
-		s.floats = inOrder(s.floats, floatSample.time, func(a, b floatSample) bool {
-			return a.at == b.at && math.Float64bits(a.value) == math.Float64bits(b.value)
-		})
-		s.histograms = inOrder(s.histograms, histogramSample.time, func(a, b histogramSample) bool {
-			return a.at == b.at && a.value.Equals(b.value)
-		})
-		slices.SortStableFunc(s.exemplars, func(a, b exemplar.Exemplar) int { return compare(a.Ts, b.Ts) })
+func (g *gathered) sorted() []*series {
+	for _, s := range g.list {
+		if len(s.floats) > 1 {
+			s.floats = inOrder(s.floats, floatSample.time, func(a, b floatSample) bool {
+				return a.at == b.at && math.Float64bits(a.value) == math.Float64bits(b.value)
+			})
+		}
+		if len(s.histograms) > 1 {
+			s.histograms = inOrder(s.histograms, histogramSample.time, func(a, b histogramSample) bool {
+				return a.at == b.at && a.value.Equals(b.value)
+			})
+		}
+		if len(s.exemplars) > 1 {
+			slices.SortStableFunc(s.exemplars, func(a, b exemplar.Exemplar) int { return compare(a.Ts, b.Ts) })
+		}
 	}
-	return c.list
+	return g.list
 }
 
 func (s floatSample) time() int64     { return s.at }
@@ -184,4 +173,51 @@ func compare(a, b int64) int {
 	return 0
 }
 
-func (s *series) name() string { return strings.Clone(s.labels.Get(model.MetricNameLabel)) }
+func (s *series) name() string {
+	for _, l := range s.labels {
+		if l.Name == model.MetricNameLabel {
+			return strings.Clone(l.Value)
+		}
+	}
+	return ""
+}
+
+var labelSeed = maphash.MakeSeed()
+
+// hashOf is the sum of what each label hashes to, so that a hash can be put
+// together from parts. It holds for the life of the process.
+func hashOf(ls []labelPair) uint64 {
+	var sum uint64
+	for _, l := range ls {
+		sum += hashPair(l)
+	}
+	return sum
+}
+
+func hashPair(l labelPair) uint64 {
+	high, low := bits.Mul64(maphash.String(labelSeed, l.Name)^0x9e3779b97f4a7c15, maphash.String(labelSeed, l.Value)^0xc2b2ae3d27d4eb4f)
+	return high ^ low
+}
+
+// merge appends the labels of two sorted lists to to, sorted. It returns false
+// when a name is in both, or twice in one.
+func merge(to, a, b []labelPair) (merged []labelPair, ok bool) {
+	from := len(to)
+	for len(a) > 0 && len(b) > 0 {
+		switch order := strings.Compare(a[0].Name, b[0].Name); {
+		case order < 0:
+			to, a = append(to, a[0]), a[1:]
+		case order > 0:
+			to, b = append(to, b[0]), b[1:]
+		default:
+			return to, false
+		}
+	}
+	to = append(append(to, a...), b...)
+	for i := from + 1; i < len(to); i++ {
+		if to[i].Name == to[i-1].Name {
+			return to, false
+		}
+	}
+	return to, true
+}

@@ -233,7 +233,7 @@ func (e *entry) gapOf(number uint64) *Gap {
 		if g.From == 0 || g.Kept || number < g.From || number > g.To {
 			continue
 		}
-		if slices.ContainsFunc(g.returned, func(r numbers) bool { return r.From <= number && number <= r.To }) {
+		if g.hasReturned(number) {
 			return nil
 		}
 		if len(g.returned) >= maxReturned && !g.adjoins(number) {
@@ -272,7 +272,7 @@ func (g *Gap) restore(number, items uint64, now time.Time) {
 
 // takeBack counts items as recovered: those of an unknown cause first.
 func (g *Gap) takeBack(items uint64) (recovered Counts) {
-	for _, cause := range [...]frame.Cause{frame.Unknown, frame.EvictedSpace, frame.EvictedAge, frame.Corrupt} {
+	for _, cause := range [...]frame.Cause{frame.Unknown, frame.EvictedSpace, frame.EvictedAge, frame.Rejected, frame.Corrupt} {
 		n := min(items, g.Items[cause]-g.Recovered[cause])
 		g.Recovered[cause] += n
 		recovered[cause] = n

@@ -74,8 +74,9 @@ type Ledger struct {
 	signals []frame.Signal // that the destination reads; nil for all
 	fromNow bool           // of lanes that others had before it, it wants what comes from now on
 
-	mu     sync.Mutex
-	spools map[Spool]*spool
+	mu      sync.Mutex
+	spools  map[Spool]*spool
+	replays map[replay]struct{} // refused frames that are being delivered again
 }
 
 // NewLedger returns an empty ledger.
@@ -322,7 +323,7 @@ func (l *Ledger) Confirmed(key Key) (number uint64, known bool) {
 }
 
 // Due says whether a frame may be acknowledged to the hub: its number, and the
-// version that Accept, Refuse or Return gave, are durable.
+// version that Accept, Refuse or Return gave, are durable. Number 0 is for Replayed.
 func (l *Ledger) Due(key Key, number, version uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -331,7 +332,7 @@ func (l *Ledger) Due(key Key, number, version uint64) bool {
 		return true // forgotten since: a spool nobody has heard of for a month
 	}
 	if e == nil {
-		return key.Lane.Seq < s.retired[key.Lane.Signal] && s.stored >= version
+		return (number == 0 || key.Lane.Seq < s.retired[key.Lane.Signal]) && s.stored >= version
 	}
 	return number <= e.confirmed && s.stored >= version
 }

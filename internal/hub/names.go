@@ -69,6 +69,12 @@ const (
 	ClassHeader = "Longhaul-Class"
 	// ReasonHeader says, on a rejected frame, why.
 	ReasonHeader = "Longhaul-Reason"
+	// DestinationHeader says, on a rejected frame, for which destination it was
+	// refused; DefaultDestination when it is absent.
+	DestinationHeader = "Longhaul-Destination"
+	// ReplayHeader is set on a frame that an operator sends again from the rejected
+	// stream: the destination it is for. To every other it is a repeat.
+	ReplayHeader = "Longhaul-Replay"
 )
 
 // ErrSubject is returned for a subject that is not one of longhaul's.
@@ -117,6 +123,29 @@ func FrameSubject(signal frame.Signal, o Origin) string {
 // RejectedSubject is where the relay keeps an origin's rejected frames.
 func RejectedSubject(signal frame.Signal, o Origin) string {
 	return rejectedPrefix + signal.String() + "." + o.tokens()
+}
+
+// RejectedSubjects matches a signal's rejected frames: of a cluster, a node, or of
+// all where they are empty.
+func RejectedSubjects(signal frame.Signal, cluster, node string) string {
+	of := func(name string) string {
+		if name == "" {
+			return "*"
+		}
+		return token(name)
+	}
+	return rejectedPrefix + signal.String() + "." + of(cluster) + "." + of(node)
+}
+
+// ParseRejectedSubject is the inverse of RejectedSubject.
+func ParseRejectedSubject(subject string) (frame.Signal, Origin, error) {
+	rest, ok := strings.CutPrefix(subject, rejectedPrefix)
+	fields := strings.Split(rest, ".")
+	if !ok || len(fields) != 3 {
+		return 0, Origin{}, fmt.Errorf("%w: %q", ErrSubject, subject)
+	}
+	s, err := parseOrigin(subject, Stored{}, fields[0], fields[1], fields[2])
+	return s.Signal, s.Origin, err
 }
 
 // HelloSubject is where an origin says what it holds.

@@ -139,6 +139,8 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	if current != nil {
 		since = current.compared
 		r.leave(path, current)
+	} else if left := r.leftAt(path); left != nil {
+		since = left.compared
 	} else if noted, ok := r.delivery.positions.lastModified(path); ok {
 		since = noted
 	}
@@ -165,8 +167,16 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 func (r *reader) leave(path string, f *file) {
 	delete(r.atPath, path)
 	f.leaving, f.quietAt = true, time.Now()
+	r.observe(f)
+}
+
+// observe looks at the size of a file that may not be looked at again soon.
+func (r *reader) observe(f *file) {
+	if f.handle == nil || f.givenUp {
+		return
+	}
 	if info, err := f.handle.Stat(); err == nil {
-		f.observe(info, f.quietAt)
+		f.observe(info, time.Now())
 	}
 }
 

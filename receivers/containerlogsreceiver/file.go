@@ -50,6 +50,8 @@ type file struct {
 	chain    bool      // rotated files beside it are to be looked for first
 	since    time.Time // and ones never seen count if written to since then
 	failed   bool      // the last read failed; tried again after the next look
+	begun    bool      // some of it was read since it was opened or truncated
+	rotated  bool      // found beside its path
 	leaving  bool      // no longer at its path: closed at its end
 	gzip     bool      // compressed: never changes
 	givenUp  bool      // deleted and closed unread
@@ -115,11 +117,19 @@ func (c carry) number() int {
 
 func carryOf(number int) carry { return carry{trace: trace(number >> 1), open: number&1 == 1} }
 
-// settled says that every complete line has been read.
-func (f *file) settled() bool { return f.scanned >= f.size }
+// settled says that every complete line has been read, and that the file has not
+// changed since, were it only to become shorter.
+func (f *file) settled() bool { return f.scanned >= f.size && !f.changed }
 
 // unfinished says that a record waits for its end.
 func (f *file) unfinished() bool { return f.pending[stdout].active || f.pending[stderr].active }
+
+// handedOver says that the next file has a record that began here and has not
+// ended. Until then the file is kept open: what appears beside it, such as its
+// compressed form, is known by it.
+func (f *file) handedOver() bool {
+	return f.pending[stdout].active && f.pending[stdout].moved || f.pending[stderr].active && f.pending[stderr].moved
+}
 
 // observe notes what stat said.
 func (f *file) observe(info os.FileInfo, now time.Time) {

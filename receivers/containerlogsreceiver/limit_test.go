@@ -310,7 +310,8 @@ func TestEveryLineIsHandedOnOrCountedUnderRandomSchedules(t *testing.T) {
 			for step := range 40 {
 				switch random.IntN(8) {
 				case 0:
-					s.rotate(step)
+					s.rename(step)
+					s.reopen()
 				case 1:
 					require.NoError(t, s.receiver.Shutdown(t.Context()))
 					limited += s.counter(limitedLines)

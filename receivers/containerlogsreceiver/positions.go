@@ -50,6 +50,11 @@ func (p *position) fingerprint() fingerprint {
 	return fingerprint{length: p.FingerprintBytes, hash: uint64(p.Fingerprint)}
 }
 
+// isBehind says that of two positions in the same text p is the later one.
+func (p *position) isBehind(other *position) bool {
+	return p.Offset > other.Offset || p.Offset == other.Offset && p.Partial == nil && other.Partial != nil
+}
+
 // hexNumber is a uint64 that JSON numbers could not carry exactly.
 type hexNumber uint64
 

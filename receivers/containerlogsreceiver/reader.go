@@ -148,7 +148,10 @@ func (r *reader) sweep(ctx context.Context) (more bool, err error) {
 			return false, err
 		} else if again {
 			more = true
-			i = slices.Index(r.files, f) - 1 // files may have come before it
+			if at := slices.Index(r.files, f); at >= 0 {
+				i = at // files may have come before it
+			}
+			i--
 			continue
 		}
 		if f.after != nil {
@@ -187,6 +190,9 @@ func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 		if !f.after.settled() || f.after.after != nil {
 			return false, nil
 		}
+		if r.observe(f.after); !f.after.settled() { // it left after it was last looked at
+			return true, nil
+		}
 		r.inherit(f)
 	}
 	if !f.changed {
@@ -196,10 +202,13 @@ func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 	if !r.compare(f) {
 		return true, r.truncated(ctx, f)
 	}
-	// It may have been filled and copied away since it was seen empty.
-	if !seenEmpty || f.leaving {
+	if !seenEmpty {
 		return false, nil
 	}
+	if f.rotated {
+		return true, r.recognised(ctx, f)
+	}
+	// It may have been filled and copied away since it was seen empty.
 	if err := r.cutOf(ctx, f.path); err != nil {
 		return false, err
 	}
@@ -214,8 +223,7 @@ func (r *reader) compare(f *file) (same bool) {
 		return false
 	}
 	if f.print.length == fingerprintMaxBytes && !f.settled() {
-		f.compared = f.modified // read makes sure, after it has read
-		return true
+		return true // read makes sure, after it has read
 	}
 	now, same, err := takeFingerprint(f.handle, f.print, f.size, &r.head)
 	if err != nil {
@@ -249,9 +257,14 @@ func (r *reader) read(ctx context.Context, f *file) error {
 	} else {
 		delete(r.troubled, f.path)
 	}
-	if !r.beginsAs(f, f.print) { // overwritten before it was read
+	if same, err := r.stillThe(f, buffer[:n]); err != nil {
+		r.trouble(f.path, err)
+		f.failed, f.scanned = true, f.size
+		return nil
+	} else if !same { // overwritten before it was read
 		return r.truncated(ctx, f)
 	}
+	f.begun, f.compared = f.begun || n > 0, f.modified
 	if int64(n) < want { // cut off since it was looked at; discovery will see
 		f.size = f.offset + int64(n)
 	}
@@ -282,6 +295,22 @@ func (r *reader) read(ctx context.Context, f *file) error {
 	}
 	f.scanned = begin + int64(n)
 	return nil
+}
+
+// stillThe makes sure that the text just read at the file's offset is of the file
+// whose fingerprint is known; at the beginning it takes the fingerprint of what
+// was read.
+func (r *reader) stillThe(f *file, text []byte) (bool, error) {
+	if f.offset == 0 {
+		known := f.print.length
+		if len(text) < known || hashOf(text[:known]) != f.print.hash {
+			return false, nil
+		}
+		head := text[:min(len(text), fingerprintMaxBytes)]
+		f.print = fingerprint{length: len(head), hash: hashOf(head)}
+	}
+	_, same, err := takeFingerprint(f.handle, f.print, 0, &r.head)
+	return same, err
 }
 
 // damaged tells that a compressed file ends before its time.

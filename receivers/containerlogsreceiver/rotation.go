@@ -68,32 +68,41 @@ func isDated(suffix string) bool {
 	return len(suffix) == len("20060102-150405") && suffix[8] == '-'
 }
 
+// maxListings bounds how often a directory that keeps changing is listed.
+const maxListings = 10
+
 // openSiblings opens the rotated files beside f that hold unread lines, and puts
-// them before f in the order of reading: those with a saved position, copies of
-// a file that was truncated, and, if strangers is set, ones never seen that were
-// written to since then.
+// them into the order of reading: those with a saved position, copies of a file
+// that was truncated, and, if strangers is set, ones never seen that were written
+// to since then. It lists until two listings agree: logs may be renamed in a row,
+// or compressed, while they are listed.
 func (r *reader) openSiblings(f *file, since time.Time, strangers bool) (opened bool) {
-	for range 3 {
-		some, vanished := r.openListed(f, rotatedSiblings(f.path), since, strangers)
-		opened = opened || some
-		if !vanished { // else it may have been compressed after it was listed
+	var before []sibling
+	passed := map[fileID]bool{}
+	for range maxListings {
+		siblings := rotatedSiblings(f.path)
+		if slices.EqualFunc(siblings, before, func(a, b sibling) bool { return a.path == b.path && a.id == b.id }) {
 			break
 		}
+		opened = r.openListed(f, siblings, since, strangers, passed) || opened
+		before = siblings
 	}
 	return opened
 }
 
-func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strangers bool) (opened, vanished bool) {
+func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strangers bool, passed map[fileID]bool) (opened bool) {
 	for _, s := range siblings {
-		if read, known := r.finished[s.id]; r.byID[s.id] != nil || known && read == (finished{s.size, s.modified.UnixNano()}) {
+		if read, known := r.finished[s.id]; r.byID[s.id] != nil || passed[s.id] || known && read == (finished{s.size, s.modified.UnixNano()}) {
 			continue
 		}
 		rotated := r.open(s.path, f.path, false, time.Now())
-		if rotated == nil {
-			_, err := os.Stat(s.path)
-			vanished = vanished || errors.Is(err, fs.ErrNotExist)
+		if rotated == nil || rotated.id != s.id { // renamed or compressed meanwhile
+			if rotated != nil {
+				r.forget(rotated)
+			}
 			continue
 		}
+		passed[s.id] = true
 		known := rotated.begin == beginSaved || rotated.begin == beginCopy
 		if g, ok := rotated.handle.(*gzipFile); ok && known && g.statedSize() == uint32(rotated.offset) {
 			rotated.size = rotated.offset
@@ -102,21 +111,147 @@ func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strang
 		case known && rotated.settled() && !rotated.unfinished():
 			r.forget(rotated)
 			// Its position must not make older siblings look as if they were read.
-			rotated.compared = earlier(rotated.compared, since)
+			rotated.compared = earlier(rotated.compared, r.unreadSince(f.path, since))
 			r.touch(rotated)
 			r.noteFinished(rotated)
 			continue
 		case rotated.begin == beginLiveCopy, !known && (!strangers || s.modified.Before(since)):
 			r.forget(rotated)
 			continue
+		case !known && rotated.print.length > 0:
+			r.noteFound(rotated)
 		}
-		rotated.leaving, rotated.after = true, f.after
-		f.after = rotated
-		r.files = slices.Insert(r.files, slices.Index(r.files, f), rotated)
+		rotated.leaving, rotated.rotated = true, true
+		r.place(rotated, f)
 		opened = true
 		r.logger.Info("reading rotated container log", zap.String("path", s.path), zap.Int64("offset", rotated.offset))
 	}
-	return opened, vanished
+	return opened
+}
+
+// noteFound notes that nothing of a file has been read yet: if what comes after
+// it counts as read before it does, a kill must not make it look too old. Nor must
+// this make an older one look so.
+func (r *reader) noteFound(f *file) {
+	found := f.position()
+	found.Modified = 0
+	r.delivery.positions.apply([]mark{{position: found, fresh: f.fresh}})
+	f.fresh = false
+}
+
+// unreadSince is the time that no unread text of a path is older than.
+func (r *reader) unreadSince(path string, since time.Time) time.Time {
+	for _, f := range r.files {
+		if f.path == path && !f.settled() {
+			since = earlier(since, f.compared)
+		}
+	}
+	return since
+}
+
+// place puts a rotated file into the order of reading, which is that in which the
+// texts of a path begin; times of files do not tell it, since copying and
+// compressing change them. Beside f there may be files that left the path.
+func (r *reader) place(rotated, f *file) {
+	// What was there when last looked at may have left, with more in it.
+	if current := r.atPath[f.path]; current != nil && !r.isAtPath(current) {
+		r.leave(f.path, current)
+	}
+	next := f
+	if first, ok := r.beginning(rotated); ok {
+		var last *file
+		later := slices.IndexFunc(r.files, func(other *file) bool {
+			if other.path != f.path {
+				return false
+			}
+			r.observe(other)
+			begins, ok := r.beginning(other)
+			if ok && begins > first || !ok && (other == f || other == r.atPath[f.path]) {
+				return true
+			}
+			last = other
+			return false
+		})
+		switch {
+		case later >= 0:
+			next = r.files[later]
+		case last != nil && r.atPath[f.path] != f: // f has left, and this came after it
+			rotated.after = last
+			r.files = slices.Insert(r.files, slices.Index(r.files, last)+1, rotated)
+			return
+		}
+	}
+	r.files = slices.Insert(r.files, slices.Index(r.files, next), rotated)
+	if next.begun { // too late to come before it
+		return
+	}
+	if next.after == nil && (next.offset == 0 || next.copied) {
+		next.after = next.disinherit()
+	}
+	next.after, rotated.after = rotated, next.after
+}
+
+// beginning is the time of the first line of a file as it is now.
+func (r *reader) beginning(f *file) (int64, bool) {
+	if f.handle == nil || f.size == 0 {
+		return 0, false
+	}
+	first, ok, err := r.firstTime(&file{handle: f.handle, size: f.size})
+	return first.UnixNano(), ok && err == nil
+}
+
+// isAtPath says whether a file is what lies at its path.
+func (r *reader) isAtPath(f *file) bool {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return false
+	}
+	id, _ := idOf(info)
+	return id == f.id
+}
+
+// recognised looks at a rotated file that was empty when it was found: only now
+// it is to be seen whether it is a copy, and when its text begins.
+func (r *reader) recognised(ctx context.Context, f *file) error {
+	if !r.awaited(f) { // nobody takes over what it has inherited
+		for s := range f.pending {
+			if !f.pending[s].moved {
+				if err := r.flushPending(ctx, f, stream(s), false); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	before := f.disinherit()
+	for _, other := range r.files {
+		if other.after == f {
+			other.after = before
+		}
+		for s := range other.pending {
+			if other.pending[s].origin == f {
+				other.pending[s].origin = f.pending[s].origin
+			}
+		}
+	}
+	f.pending = [2]pending{}
+	if err := r.resumeCopy(f); err != nil {
+		r.trouble(f.path, err)
+	}
+	if f.begin == beginLiveCopy {
+		r.forget(f)
+		return nil
+	}
+	r.files = slices.Delete(r.files, slices.Index(r.files, f), slices.Index(r.files, f)+1)
+	next := r.atPath[f.path]
+	if next == nil {
+		next = r.leftAt(f.path)
+	}
+	if next == nil {
+		r.files = append(r.files, f)
+	} else {
+		r.place(f, next)
+	}
+	return nil
 }
 
 // truncated begins a file anew that was cut off or overwritten. If it was
@@ -129,29 +264,33 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 	if info, err := f.handle.Stat(); err == nil {
 		f.observe(info, time.Now())
 	}
-	// A sibling may be a copy of what was there before, or of what is there now.
-	f.was = f.print
+	modified := f.modified
+	// A sibling may be a copy of what was there before, or of what is there now;
+	// so what is there now must be known before they are listed.
+	f.was, f.begun = f.print, false
 	var err error
 	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
 		r.trouble(f.path, err)
 	}
-	// What else rotated after a file left its path comes before its successor.
-	r.openSiblings(f, f.compared, !f.leaving)
+	r.openSiblings(f, f.compared, true)
 	r.logger.Info("container log was truncated; reading it from its beginning", zap.String("path", f.path),
 		zap.Int64("offset", f.offset), zap.Int64("size", f.size), zap.Bool("copy_found", f.copied))
-	for s := range f.pending { // without a copy that has them now
-		if !f.pending[s].moved {
+	// What is pending goes on in a copy, or comes from the file before one, unless
+	// there is none.
+	lost := f.offset > 0 && !f.copied
+	for s := range f.pending {
+		if lost && !f.pending[s].moved {
 			if err := r.flushPending(ctx, f, stream(s), false); err != nil {
 				return err
 			}
 		}
 	}
 	f.offset, f.scanned, f.format, f.long = 0, 0, formatUnknown, longLine{}
-	f.large, f.changed, f.copied, f.fresh, f.compared = false, false, false, true, f.modified
-	f.pending, f.was = [2]pending{}, fingerprint{}
-	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
-		r.trouble(f.path, err)
+	f.large, f.fresh, f.compared = false, true, modified
+	if f.was = (fingerprint{}); lost {
+		f.pending = [2]pending{}
 	}
+	f.copied, f.changed = false, true // meanwhile it may have been truncated again
 	return nil
 }
 
@@ -161,33 +300,35 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 // start.
 func (r *reader) resumeCopy(f *file) error {
 	for _, original := range r.files {
-		if original.path != f.path || original.copied {
+		if original == f || original.path != f.path {
 			continue
 		}
 		print, truncated := original.print, original.was.length > 0
-		if truncated && print.length > 0 && r.beginsAs(f, print) {
+		// Whatever is known of the original, it may hold that text now.
+		if f.print.length > 0 && r.beginsAs(original, f.print) &&
+			(truncated || original.size >= original.offset || !r.beginsAs(f, print)) {
 			f.begin = beginLiveCopy
 			return nil
 		}
 		if truncated {
 			print = original.was
 		}
-		if print.length == 0 || original.offset > f.size || !r.beginsAs(f, print) {
+		if original.copied || print.length == 0 || !r.beginsAs(f, print) {
 			continue
 		}
-		if !truncated && original.size >= original.offset && r.beginsAs(original, print) {
+		if original.offset > f.size { // the copy has nothing that is unread
 			f.begin = beginLiveCopy
 			return nil
 		}
 		f.begin, f.offset, f.scanned, f.format = beginCopy, original.offset, original.offset, original.format
 		f.pending, original.pending = original.pending, [2]pending{}
-		original.copied = true
+		original.copied, original.begun = true, false
 		return nil
 	}
 	var furthest *position
 	for _, known := range append(r.delivery.positions.at(f.path), r.done[f.path]...) {
 		print, open := known.fingerprint(), r.byID[known.id()]
-		if print.length > 0 && known.Offset <= f.size && (furthest == nil || known.Offset > furthest.Offset) &&
+		if print.length > 0 && known.Offset <= f.size && (furthest == nil || known.isBehind(furthest)) &&
 			r.beginsAs(f, print) && (open == nil || !r.beginsAs(open, print)) {
 			furthest = &known
 		}
@@ -238,6 +379,22 @@ func (r *reader) inherit(f *file) {
 		to.time, to.since, to.split, to.origin = from.time, from.since, from.split, before
 		from.text, from.moved = nil, true
 	}
+}
+
+// disinherit gives back what a file has inherited that was not begun, for another
+// one that was found to come between; it returns the file it is from, nil for none.
+func (f *file) disinherit() (before *file) {
+	for s := range f.pending {
+		p := &f.pending[s]
+		if p.origin == nil || p.from >= 0 || p.moved {
+			continue
+		}
+		before = p.origin
+		back := &before.pending[s]
+		back.text, back.moved, back.since = p.text, false, p.since
+		*p = pending{}
+	}
+	return before
 }
 
 // replay puts the unfinished records together again that were pending when the
@@ -314,7 +471,7 @@ func (r *reader) settle(ctx context.Context) error {
 	now := time.Now()
 	r.observed = now.UnixNano()
 	for _, f := range slices.Clone(r.files) {
-		if !f.settled() || f.after != nil {
+		if !f.settled() || f.after != nil || f.leaving && r.awaited(f) {
 			continue
 		}
 		for s := range f.pending {
@@ -329,13 +486,18 @@ func (r *reader) settle(ctx context.Context) error {
 				}
 			}
 		}
-		if f.leaving && !f.failed && (f.gzip || now.Sub(f.quietAt) >= r.timing.drainGrace) {
+		if f.leaving && !f.failed && !f.handedOver() && (f.gzip && !f.unfinished() || now.Sub(f.quietAt) >= r.timing.drainGrace) {
 			if err := r.finish(ctx, f); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// awaited says that a file is still to inherit what is unfinished in f.
+func (r *reader) awaited(f *file) bool {
+	return slices.ContainsFunc(r.files, func(other *file) bool { return other.after == f })
 }
 
 // finish closes a file at its end. A last line without newline is handed on as

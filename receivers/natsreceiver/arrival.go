@@ -32,6 +32,9 @@ type arrival struct {
 	poison  error // why it cannot be a frame of its subject; nil for a good one
 	taken   bool  // the ledger has taken it
 	late    bool  // it was named as lost before it came
+	// replay is the destination for which an operator sends it again after it had been
+	// refused; empty for what an edge published.
+	replay string
 
 	before, after *arrival // in the share's hands
 	since         int64    // when it was read, Unix nanoseconds
@@ -99,6 +102,7 @@ func (a *arrival) readHeaders(get func(string) string) {
 	if get(hub.ClassHeader) == frame.Backlog.String() {
 		a.class = frame.Backlog
 	}
+	a.replay = get(hub.ReplayHeader)
 	floor, err := strconv.ParseUint(get(hub.FloorHeader), 10, 64)
 	if err != nil || floor <= a.floor || floor > a.header.Number {
 		return

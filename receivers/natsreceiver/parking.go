@@ -87,7 +87,9 @@ func (p *parking) keeps(a *arrival) bool {
 		p.bytes += a.bytes
 	}
 	p.mu.Unlock()
-	if !room {
+	if !room && a.replay != "" { // no edge has it any more
+		a.giveBack(earlyWait)
+	} else if !room {
 		a.share.suspects.noteDropped(a.key, a.header.Number)
 		p.telemetry.overflowed(p.outlet)
 		a.drop()

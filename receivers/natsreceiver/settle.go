@@ -78,6 +78,9 @@ func (a *arrival) settle(version uint64) {
 	s, id, of := a.share.settler, a.key.Spool(), a.share
 	a.letGo()
 	one := owed{a.msg.Reply(), a.key.Lane, a.header.Number, version}
+	if a.replay != "" {
+		one.number = 0 // whatever its lane has come to by now, if it is known
+	}
 	if version == 0 && of.ledger.Due(a.key, one.number, 0) { // a repeat of what is durable
 		s.acknowledge(one)
 		return

@@ -121,6 +121,10 @@ func (w *worker) poisoned(a *arrival, reason error) {
 
 // take lets the ledger judge an arrival.
 func (w *worker) take(a *arrival, b *batch) {
+	if a.replay != "" {
+		w.takeReplay(a, b)
+		return
+	}
 	if other, conflict := w.stranger(a); conflict {
 		a.poison = &originError{a.key, other}
 		w.poisoned(a, a.poison)
@@ -139,6 +143,18 @@ func (w *worker) take(a *arrival, b *batch) {
 		a.taken, a.late = true, verdict == custody.Late
 		b.add(a)
 	}
+}
+
+// takeReplay judges a frame that an operator sends again from the rejected stream.
+// It moves no lane on, and the edge is not asked for it.
+func (w *worker) takeReplay(a *arrival, b *batch) {
+	if a.replay != w.destination.name || a.share.ledger.Replay(a.key, a.header.Number) == custody.Duplicate {
+		w.telemetry.duplicate(w.outlet)
+		a.drop()
+		return
+	}
+	a.taken = true
+	b.add(a)
 }
 
 // originError is a frame with the epoch of a spool that is active under another name.
@@ -256,7 +272,7 @@ func (w *worker) reject(a *arrival, reason error) bool {
 	kept := w.untilDone(a.share.ctx, "a rejected frame cannot be kept on the hub; trying again", func(ctx context.Context) error {
 		_, err := w.js.PublishMsg(ctx, &nats.Msg{
 			Subject: subject,
-			Header:  nats.Header{hub.ReasonHeader: []string{oneLine(reason)}},
+			Header:  nats.Header{hub.ReasonHeader: {oneLine(reason)}, hub.DestinationHeader: {w.destination.name}},
 			Data:    a.msg.Data(),
 		}, jetstream.WithRetryAttempts(0))
 		if errors.Is(err, nats.ErrMaxPayload) {
@@ -264,7 +280,7 @@ func (w *worker) reject(a *arrival, reason error) bool {
 		}
 		return err
 	})
-	if kept {
+	if kept && a.replay == "" { // it was counted the first time
 		w.telemetry.rejected(a, reason)
 	}
 	return kept
@@ -276,7 +292,9 @@ func (w *worker) refuse(a *arrival, reason error, cause frame.Cause) {
 		a.discard()
 		return
 	}
-	if a.late { // named as lost it was already
+	if a.replay != "" { // named as lost, and stays so
+		a.settle(a.share.ledger.Replayed(a.key, a.header.Number, 0, time.Now()))
+	} else if a.late { // named as lost it was already
 		a.settle(a.share.ledger.Return(a.key, a.header.Number, 0, time.Now()))
 	} else {
 		a.settle(a.share.ledger.Refuse(a.key, a.header.Number, cause, time.Now()))
@@ -288,7 +306,9 @@ func (w *worker) accept(arrivals []*arrival) {
 	now := time.Now()
 	for _, a := range arrivals {
 		w.telemetry.delivered(a, now)
-		if a.late {
+		if a.replay != "" {
+			a.settle(a.share.ledger.Replayed(a.key, a.header.Number, uint64(a.header.Items), now))
+		} else if a.late {
 			a.settle(a.share.ledger.Return(a.key, a.header.Number, uint64(a.header.Items), now))
 		} else {
 			a.settle(a.share.ledger.Accept(a.key, a.header.Number, now))

@@ -34,14 +34,18 @@ const (
 // feeder sends numbered log records by OTLP, each until it is acknowledged. Its
 // numbers begin at 1.
 type feeder struct {
-	url    string
-	rate   int // items/s
-	pad    int // random bytes a record carries beside its number
+	urls   []string // of collectors, in turn
+	rate   int      // items/s
+	pad    int      // random bytes a record carries beside its number
 	client *http.Client
 
 	mu    sync.Mutex
 	sent  []uint8 // times a number may have reached the collector
 	acked []bool
+	// batches in the order in which they were begun. Beginnings and acknowledgements
+	// are numbered together, so that it can be said what came before what.
+	batches []batch
+	events  int
 
 	sending  sync.WaitGroup
 	stop     context.CancelFunc // no new batches
@@ -49,9 +53,17 @@ type feeder struct {
 	finished chan struct{}
 }
 
-func newFeeder(collectorHTTP string, rate, pad int) *feeder {
+// batch is a request of batchItems records.
+type batch struct {
+	first int // number of its first record
+	to    int // which collector
+	begun int // event
+	acked int // event, 0 if not acknowledged
+}
+
+func newFeeder(collectors []string, rate, pad int) *feeder {
 	return &feeder{
-		url: collectorHTTP + "/v1/logs", rate: rate, pad: pad,
+		urls: collectors, rate: rate, pad: pad,
 		client: &http.Client{Timeout: sendTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: senders}},
 		sent:   make([]uint8, 1), acked: make([]bool, 1),
 	}
@@ -115,14 +127,14 @@ func (f *feeder) finish() {
 
 // deliver sends one batch until it is acknowledged or ctx is done.
 func (f *feeder) deliver(ctx context.Context) {
-	first := f.take()
-	body, err := f.batch(first).MarshalProto()
+	index, b := f.take()
+	body, err := logBatch(b.first, batchItems, f.pad, time.Now()).MarshalProto()
 	if err != nil {
 		panic(err) // a message made here
 	}
 	for ctx.Err() == nil {
-		reached, err := f.post(ctx, body)
-		f.note(first, reached, err == nil)
+		reached, err := f.post(ctx, f.urls[b.to]+"/v1/logs", body)
+		f.note(index, reached, err == nil)
 		if err == nil {
 			return
 		}
@@ -133,24 +145,96 @@ func (f *feeder) deliver(ctx context.Context) {
 	}
 }
 
-func (f *feeder) take() (first int) {
+func (f *feeder) take() (index int, b batch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	first = len(f.sent)
+	f.events++
+	index = len(f.batches)
+	b = batch{first: len(f.sent), to: index % len(f.urls), begun: f.events}
+	f.batches = append(f.batches, b)
 	f.sent = append(f.sent, make([]uint8, batchItems)...)
 	f.acked = append(f.acked, make([]bool, batchItems)...)
-	return first
+	return index, b
 }
 
-func (f *feeder) note(first int, reached, acked bool) {
+func (f *feeder) note(index int, reached, acked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for n := first; n < first+batchItems; n++ {
+	b := &f.batches[index]
+	if acked {
+		f.events++
+		b.acked = f.events
+	}
+	for n := b.first; n < b.first+batchItems; n++ {
 		if reached && f.sent[n] < 255 {
 			f.sent[n]++
 		}
 		f.acked[n] = acked
 	}
+}
+
+// begun returns how many batches were begun.
+func (f *feeder) begun() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.batches)
+}
+
+// arrivedFromAll says whether of each collector a batch has arrived that was begun
+// behind the first so many.
+func (f *feeder) arrivedFromAll(behind int, firsts []int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	arrived := make(map[int]struct{})
+	for _, b := range f.batches[behind:] {
+		if _, last := b.span(firsts); last > 0 {
+			arrived[b.to] = struct{}{}
+		}
+	}
+	return len(arrived) == len(f.urls)
+}
+
+// disordered counts the batches of which something arrived before something that
+// the same collector had acknowledged before the batch was begun. firsts says for
+// each number with which push it arrived first, 0 if never.
+func (f *feeder) disordered(firsts []int) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	type event struct{ batch, collector int }
+	begun, acked := make(map[int]event), make(map[int]event)
+	for i, b := range f.batches {
+		begun[b.begun] = event{i, b.to}
+		if b.acked > 0 {
+			acked[b.acked] = event{i, b.to}
+		}
+	}
+	newest := make([]int, len(f.urls)) // push, of all that was acknowledged so far
+	for at := 1; at <= f.events; at++ {
+		if e, ok := acked[at]; ok {
+			_, last := f.batches[e.batch].span(firsts)
+			newest[e.collector] = max(newest[e.collector], last)
+		}
+		if e, ok := begun[at]; ok {
+			if first, last := f.batches[e.batch].span(firsts); last > 0 && first < newest[e.collector] {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// span returns the pushes with which the first and the last of its records
+// arrived; 0 and 0 if none has.
+func (b *batch) span(firsts []int) (first, last int) {
+	for n := b.first; n < b.first+batchItems && n < len(firsts); n++ {
+		if at := firsts[n]; at > 0 {
+			if first == 0 || at < first {
+				first = at
+			}
+			last = max(last, at)
+		}
+	}
+	return first, last
 }
 
 // numbers returns copies: how often each number may have reached the collector,
@@ -163,8 +247,8 @@ func (f *feeder) numbers() (sent []uint8, acked []bool) {
 
 // post sends a request once. An attempt that found nobody listening cannot have
 // reached the collector.
-func (f *feeder) post(ctx context.Context, body []byte) (reached bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url, bytes.NewReader(body))
+func (f *feeder) post(ctx context.Context, url string, body []byte) (reached bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return false, err
 	}
@@ -190,10 +274,6 @@ func (f *feeder) post(ctx context.Context, body []byte) (reached bool, err error
 		return true, fmt.Errorf("%d records rejected", n)
 	}
 	return true, nil
-}
-
-func (f *feeder) batch(first int) plogotlp.ExportRequest {
-	return logBatch(first, batchItems, f.pad, time.Now())
 }
 
 // logBatch makes records numbered from first on, each with so many random bytes.

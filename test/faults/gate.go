@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,29 +26,35 @@ type behaviour struct {
 	status     int           // answers this and stores nothing
 	retryAfter time.Duration // with status
 	delay      time.Duration // before it passes the push on
+	tenant     string        // only with pushes of this one; empty: with all
 }
 
 // gate stands before Loki. It passes pushes on and counts, for every number,
 // how often Loki took it: Loki itself keeps one of two equal entries. It can
-// behave like a backend in trouble.
+// behave like a backend in trouble. A relay's name stands before the path.
 type gate struct {
 	addr, loki string
 	client     *http.Client
 
 	mu       sync.Mutex
 	now      behaviour
-	changed  chan struct{} // closed and replaced on every change
-	server   *http.Server  // nil while refusing
-	accepted []uint16      // by number
-	troubled int           // requests that met the trouble
-	recent   []taking      // what Loki took in the last recentFor
-	underway int           // records with Loki at the moment
+	changed  chan struct{}              // closed and replaced on every change
+	server   *http.Server               // nil while refusing
+	accepted []uint16                   // by number
+	first    []int                      // by number: with which push it was taken first, 0 if never
+	pushes   int                        // taken
+	troubled int                        // requests that met the trouble
+	recent   []taking                   // what Loki took in the last recentFor
+	underway map[string]int             // records with Loki at the moment, by relay
+	delays   map[string][]time.Duration // by tenant, of pushes since watch
 }
 
 // taking is a push that Loki took.
 type taking struct {
-	at    time.Time
-	items int
+	at      time.Time
+	relay   string
+	items   int
+	repeats int // of them, taken before
 }
 
 const recentFor = time.Minute
@@ -59,6 +67,7 @@ func newGate(lokiURL string) (*gate, error) {
 	g := &gate{
 		addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), loki: lokiURL,
 		client: &http.Client{Timeout: time.Minute}, changed: make(chan struct{}),
+		underway: make(map[string]int), delays: make(map[string][]time.Duration),
 	}
 	return g, g.behave(behaviour{})
 }
@@ -103,12 +112,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	g.mu.Lock()
-	now, changed := g.now, g.changed
-	if now.hang || now.status != 0 {
-		g.troubled++
-	}
-	g.mu.Unlock()
+	relay, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	r.URL.Path = "/" + path
+	now, changed := g.behaviour(r)
 	switch {
 	case now.hang:
 		select {
@@ -124,20 +130,39 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	time.Sleep(now.delay)
-	g.pass(w, r, body)
+	g.pass(w, r, relay, body)
+}
+
+const tenantHeader = "X-Scope-OrgID"
+
+// behaviour is what happens to a request.
+func (g *gate) behaviour(r *http.Request) (now behaviour, changed chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now, changed = g.now, g.changed
+	if now.tenant != "" && now.tenant != r.Header.Get(tenantHeader) {
+		return behaviour{}, changed
+	}
+	if r.Method == http.MethodPost && (now.hang || now.status != 0) {
+		g.troubled++
+	}
+	return now, changed
 }
 
 // pass hands a push to Loki, whether or not the relay is still there to hear the
-// answer.
-func (g *gate) pass(w http.ResponseWriter, r *http.Request, body []byte) {
-	numbers, err := numbersIn(body)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+// answer, and a question as it is.
+func (g *gate) pass(w http.ResponseWriter, r *http.Request, relay string, body []byte) {
+	var records []record
+	if r.Method == http.MethodPost {
+		var err error
+		if records, err = recordsIn(body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
 	}
-	g.begin(len(numbers))
+	g.begin(relay, len(records))
 	status, answer, err := g.push(r, body)
-	g.end(numbers, err == nil && status/100 == 2)
+	g.end(relay, r.Header.Get(tenantHeader), records, err == nil && status/100 == 2)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
@@ -161,8 +186,14 @@ func (g *gate) push(r *http.Request, body []byte) (status int, answer []byte, er
 	return resp.StatusCode, answer, err
 }
 
-// numbersIn reads the numbers of a push's records.
-func numbersIn(body []byte) (numbers []int, err error) {
+// record is a numbered one in a push.
+type record struct {
+	number int
+	at     time.Time
+}
+
+// recordsIn reads a push's numbered records.
+func recordsIn(body []byte) (records []record, err error) {
 	raw, err := snappy.Decode(nil, body)
 	if err != nil {
 		return nil, fmt.Errorf("decode a push: %w", err)
@@ -174,53 +205,93 @@ func numbersIn(body []byte) (numbers []int, err error) {
 	for _, stream := range request.Streams {
 		for _, entry := range stream.Entries {
 			if n, ok := number(entry.Line); ok {
-				numbers = append(numbers, n)
+				records = append(records, record{n, entry.Timestamp})
 			}
 		}
 	}
-	return numbers, nil
+	return records, nil
 }
 
-func (g *gate) begin(items int) {
+func (g *gate) begin(relay string, items int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.underway += items
+	g.underway[relay] += items
 }
 
 // end notes what became of a push that began.
-func (g *gate) end(numbers []int, taken bool) {
+func (g *gate) end(relay, tenant string, records []record, taken bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.underway -= len(numbers)
-	if !taken {
+	g.underway[relay] -= len(records)
+	if !taken || len(records) == 0 {
 		return
 	}
-	for _, n := range numbers {
-		for len(g.accepted) <= n {
+	now := time.Now()
+	done := taking{at: now, relay: relay, items: len(records)}
+	g.pushes++
+	for _, r := range records {
+		for len(g.accepted) <= r.number {
 			g.accepted = append(g.accepted, make([]uint16, 1024)...)
+			g.first = append(g.first, make([]int, 1024)...)
 		}
-		if g.accepted[n] < 1<<16-1 {
-			g.accepted[n]++
+		if g.accepted[r.number] > 0 {
+			done.repeats++
+		} else {
+			g.first[r.number] = g.pushes
+			g.delays[tenant] = append(g.delays[tenant], now.Sub(r.at))
+		}
+		if g.accepted[r.number] < 1<<16-1 {
+			g.accepted[r.number]++
 		}
 	}
-	now := time.Now()
 	for len(g.recent) > 0 && now.Sub(g.recent[0].at) > recentFor {
 		g.recent = g.recent[1:]
 	}
-	g.recent = append(g.recent, taking{now, len(numbers)})
+	g.recent = append(g.recent, done)
 }
 
-// onTheWay returns how many records Loki took in the last while or has in its
-// hands: a relay that is killed now may not have noted that.
-func (g *gate) onTheWay(last time.Duration) (items int) {
+// onTheWay returns how many records Loki took from a relay in the last while or
+// has in its hands: one that is killed now may not have noted that.
+func (g *gate) onTheWay(relay string, last time.Duration) (items int) {
+	items, _ = g.takenFrom(relay, last)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return items + g.underway[relay]
+}
+
+// takenFrom returns how many records Loki took from a relay in the last while (a
+// minute at most), and how many of them it had already.
+func (g *gate) takenFrom(relay string, last time.Duration) (items, repeats int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, t := range g.recent {
-		if time.Since(t.at) <= last {
+		if t.relay == relay && time.Since(t.at) <= last {
 			items += t.items
+			repeats += t.repeats
 		}
 	}
-	return items + g.underway
+	return items, repeats
+}
+
+// watchDelays begins to measure how late records are.
+func (g *gate) watchDelays() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.delays)
+}
+
+// delaysOf returns how late a tenant's records were since watchDelays, the least late first.
+func (g *gate) delaysOf(tenant string) []time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Sorted(slices.Values(g.delays[tenant]))
+}
+
+// firsts returns with which push Loki took each number first, 0 if it did not.
+func (g *gate) firsts() []int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.first)
 }
 
 // counts returns how often Loki took each number.

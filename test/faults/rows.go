@@ -50,11 +50,22 @@ var rows = []row{
 	{name: "hub-wiped", about: "the embedded hub's store deleted while it holds undelivered frames", times: 3, full: 10, run: wipeHub},
 	{name: "nats-kill", about: "kill -9 of an external hub under a living relay", times: 5, full: 20, stage: stage{external: true}, run: killNATS},
 	{name: "nats-wiped", about: "an external hub's store deleted under a living relay", times: 3, full: 10, stage: stage{external: true}, run: wipeNATS},
+	{name: "replicas-kill", about: "kill -9 of the busiest of three relays", times: 2, full: 10,
+		stage: stage{external: true, relays: 3, edges: 4, ordered: true}, run: killReplica},
+	{name: "replicas-pause", about: "the busiest of three relays is stopped (SIGSTOP), loses its partitions, and goes on", times: 1, full: 3, hold: 30 * time.Second, fullHold: 30 * time.Second,
+		stage: stage{external: true, relays: 3, edges: 4, ordered: true}, run: pauseReplica},
+	{name: "cluster-node-wiped", about: "a server of a hub of three is killed and its store deleted", times: 1, full: 6,
+		stage: stage{external: true, servers: 3, relays: 2, edges: 2}, run: wipeServer},
+	{name: "repartition", about: "relays are started anew with 32 partitions for 16, one after the other, with data on its way", times: 1, full: 1,
+		stage: stage{external: true, relays: 2, edges: 4, partitions: partitionsBefore, ordered: true}, run: repartition},
+	{name: "tenant-refused", about: "Loki answers one of three tenants 429, then 500: the others' data is not late", times: 1, full: 1, hold: 8 * time.Second, fullHold: time.Minute,
+		stage: stage{edges: 3, tenants: true}, run: refuseTenant},
 	{name: "backend-refuses", about: "Loki refuses connections", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute, run: trouble(behaviour{refuse: true})},
 	{name: "backend-hangs", about: "Loki accepts and never answers", times: 1, full: 1, hold: 25 * time.Second, fullHold: 2 * time.Minute, run: trouble(behaviour{hang: true})},
 	{name: "backend-500", about: "Loki answers 500", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute, run: trouble(behaviour{status: http.StatusInternalServerError})},
 	{name: "backend-429", about: "Loki answers 429 and Retry-After: 3", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute, run: trouble(behaviour{status: http.StatusTooManyRequests, retryAfter: 3 * time.Second})},
 	{name: "backend-400", about: "Loki answers 400: what it refuses is lost, and named", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute, mayLose: true, run: trouble(behaviour{status: http.StatusBadRequest})},
+	{name: "rejected-replay", about: "Loki answers 400 for a while; then what it refused is sent again with longhaul rejected replay: nothing is lost", times: 1, full: 3, hold: 8 * time.Second, fullHold: 20 * time.Second, run: replayRejected},
 	{name: "link-cut", about: "the link is reset in the middle of publishes", times: 10, full: 50, stage: stage{link: cuttable, pad: 200}, run: cutLink},
 	{name: "link-half-open", about: "the link swallows everything, then resets or goes on", times: 3, full: 10, hold: 8 * time.Second, fullHold: 90 * time.Second, stage: stage{link: cuttable}, run: halfOpenLink},
 	{name: "outage", about: "the link is down long enough for lanes to be sealed twice, and nothing is started again", times: 1, full: 3, hold: 75 * time.Second, fullHold: 75 * time.Second, stage: stage{link: cuttable}, run: outage(15 * time.Second)},
@@ -122,7 +133,7 @@ func killRelay(ctx context.Context, s *scene, d dose) error {
 		if err := s.between(ctx, 300*time.Millisecond, 2500*time.Millisecond); err != nil {
 			return err
 		}
-		if err := s.killRelay(ctx, notedWithin, nil); err != nil {
+		if err := s.killRelay(ctx, s.relays[0], notedWithin, nil); err != nil {
 			return err
 		}
 	}
@@ -138,7 +149,7 @@ func wipeHub(ctx context.Context, s *scene, d dose) error {
 		if err := s.between(ctx, 3*time.Second, 5*time.Second); err != nil {
 			return err
 		}
-		if err := s.killRelay(ctx, toldWithin, func() error { return wipe(s.relay.DataDir) }); err != nil {
+		if err := s.killRelay(ctx, s.relays[0], toldWithin, func() error { return wipe(s.relays[0].DataDir) }); err != nil {
 			return err
 		}
 		if err := s.gate.behave(behaviour{}); err != nil {
@@ -156,11 +167,11 @@ func killNATS(ctx context.Context, s *scene, d dose) error {
 		if err := s.between(ctx, time.Second, 4*time.Second); err != nil {
 			return err
 		}
-		_ = s.nats.Kill() // cannot fail
+		_ = s.servers[0].Kill() // cannot fail
 		if err := s.between(ctx, 100*time.Millisecond, time.Second); err != nil {
 			return err
 		}
-		if err := s.nats.Start(ctx); err != nil {
+		if err := s.servers[0].Start(ctx); err != nil {
 			return err
 		}
 	}
@@ -175,11 +186,11 @@ func wipeNATS(ctx context.Context, s *scene, d dose) error {
 		if err := s.between(ctx, 3*time.Second, 5*time.Second); err != nil {
 			return err
 		}
-		_ = s.nats.Kill() // cannot fail
-		if err := wipe(s.natsStore); err != nil {
+		_ = s.servers[0].Kill() // cannot fail
+		if err := wipe(s.servers[0].store); err != nil {
 			return err
 		}
-		if err := s.nats.Start(ctx); err != nil {
+		if err := s.servers[0].Start(ctx); err != nil {
 			return err
 		}
 		if err := s.gate.behave(behaviour{}); err != nil {

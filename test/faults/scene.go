@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,35 +42,45 @@ type stage struct {
 	rate     int // items/s, default 1000
 	pad      int // random bytes per item
 	link     linkKind
-	linkDown bool   // from the beginning, for a cuttable link
-	external bool   // the hub is a nats-server of its own
-	spoolMax string // LONGHAUL_SPOOL_MAX_BYTES
-	disk     string // size of the file system of the spool; empty: no own
+	linkDown bool // from the beginning, for a cuttable link
+	external bool // the hub is a nats-server of its own
+	servers  int  // of the external hub, default 1; several are a cluster that keeps everything on three
+	relays   int  // default 1; several want an external hub
+	edges    int  // collectors, each on a node of its own, default 1
+	tenants  bool // each collector is a cluster of its own, and a tenant of Loki
+	// partitions of the streams, default the relay's.
+	partitions int
+	ordered    bool   // nothing seals a lane: what one collector took first arrives first
+	spoolMax   string // LONGHAUL_SPOOL_MAX_BYTES
+	disk       string // size of the file system of the spool; empty: no own
 	// before does what is to be done before the collector starts.
 	before func(context.Context, *world, *scene) error
 }
 
-// scene is one row's processes: feeder → collector → hub (of the relay, or a
-// nats-server) → relay → gate → Loki.
+// scene is one row's processes: feeder → collectors → hub (of the relay, or
+// nats-servers) → relays → gate → Loki.
 type scene struct {
-	cluster, dir string
-	disk         string // mount point of the small file system, or empty
-	random       *rand.Rand
-	loki         *lab.Loki
-	gate         *gate
-	nats         *lab.Process // nil with the embedded hub
-	natsStore    string
-	relay        *lab.Relay
-	link         *lab.Link // nil unless cuttable
-	lossy        *lossyLink
-	collector    *lab.Collector
-	feed         *feeder
-	began        time.Time
-	backlog      int // items that were in the spool before the row began
+	stage    stage
+	clusters []string // of the collectors; the first is the row's name
+	dir, bin string
+	disk     string // mount point of the small file system, or empty
+	random   *rand.Rand
+	loki     *lab.Loki
+	gate     *gate
+	servers  []*server // none with the embedded hub
+	hub      []string  // its addresses
+	relays   []*relay
+	link     *lab.Link // nil unless cuttable
+	lossy    *lossyLink
+	// collector is the first of edges: the one that a row without more of them is about.
+	collector *lab.Collector
+	edges     []*lab.Collector
+	feed      *feeder
+	began     time.Time
+	backlog   int // items that were in the spool before the row began
 
-	relayLost, relayRejected int // by relays that were killed
-	explained                int // duplicates: what was on its way at kills
-	notes                    []string
+	explained int // duplicates: what was on its way at kills
+	notes     []string
 }
 
 // event writes down what was done, beside the logs.
@@ -91,7 +100,7 @@ func (s *scene) note(format string, args ...any) {
 // open starts a row's processes and feeds.
 func (w *world) open(ctx context.Context, cluster string, st stage) (_ *scene, err error) {
 	s := &scene{
-		cluster: cluster, dir: filepath.Join(w.dir, cluster), loki: w.loki, began: time.Now(),
+		stage: st, clusters: []string{cluster}, dir: filepath.Join(w.dir, cluster), bin: w.bin, loki: w.loki, began: time.Now(),
 		random: rand.New(rand.NewPCG(w.seed, 0)),
 	}
 	defer func() {
@@ -102,25 +111,12 @@ func (w *world) open(ctx context.Context, cluster string, st stage) (_ *scene, e
 	if s.gate, err = newGate(w.loki.URL); err != nil {
 		return nil, err
 	}
-	hub, err := s.openCentre(ctx, w, st)
-	if err != nil {
+	if s.hub, err = s.openCentre(ctx, w, st); err != nil {
 		return nil, err
 	}
-	switch st.link {
-	case cuttable:
-		if s.link, err = lab.NewLink(hub); err != nil {
-			return nil, err
-		}
-		if st.linkDown {
-			s.link.Cut()
-		}
-		hub = s.link.Addr()
-	case lossy:
-		if s.lossy, err = newLossyLink(hub, netemShape); err != nil {
-			return nil, err
-		}
-		s.note("%s", s.lossy.how)
-		hub = s.lossy.addr()
+	hub, err := s.openLink(st)
+	if err != nil {
+		return nil, err
 	}
 	if st.disk != "" {
 		s.disk = filepath.Join(s.dir, "spool")
@@ -129,71 +125,74 @@ func (w *world) open(ctx context.Context, cluster string, st stage) (_ *scene, e
 			return nil, err
 		}
 	}
-	s.collector, err = lab.NewCollector(lab.CollectorOptions{
-		Binary: filepath.Join(w.bin, "longhaul-collector"), Dir: s.dir,
-		Cluster: cluster, Node: "node-a", NATSURL: "nats://" + hub,
-		Env: map[string]string{"LONGHAUL_SPOOL_MAX_BYTES": st.spoolMax},
-	})
-	if err != nil {
+	if err := s.newEdges(w, st, hub); err != nil {
 		return nil, err
 	}
-	if st.rate == 0 {
-		st.rate = 1000
-	}
-	s.feed = newFeeder(s.collector.OTLPHTTP, st.rate, st.pad)
 	if st.before != nil {
 		if err := st.before(ctx, w, s); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.collector.Start(ctx); err != nil {
-		return nil, err
+	for _, edge := range s.edges {
+		if err := edge.Start(ctx); err != nil {
+			return nil, err
+		}
 	}
 	s.feed.start(ctx)
 	return s, pause(ctx, 2*time.Second) // into its stride
 }
 
-// openCentre starts relay and hub and returns the hub's host:port.
-func (s *scene) openCentre(ctx context.Context, w *world, st stage) (hub string, err error) {
-	options := lab.RelayOptions{
-		Binary: filepath.Join(w.bin, "longhaul-relay"), Dir: s.dir,
-		LokiURL: s.gate.url(), PrometheusURL: w.prometheus.URL,
-	}
-	if st.external {
-		port, err := lab.FreePort()
-		if err != nil {
-			return "", err
+// openLink puts what the stage wants between the collectors and the hub, and
+// returns where they find it.
+func (s *scene) openLink(st stage) (hub []string, err error) {
+	switch st.link {
+	case cuttable:
+		if s.link, err = lab.NewLink(s.hub[0]); err != nil {
+			return nil, err
 		}
-		hub = fmt.Sprintf("127.0.0.1:%d", port)
-		s.natsStore = filepath.Join(s.dir, "nats")
-		s.nats = lab.NewProcess(lab.Spec{
-			Name: "nats-server", Binary: filepath.Join(w.bin, "nats-server"),
-			Args:    []string{"-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", s.natsStore},
-			LogFile: filepath.Join(s.dir, "nats.log"),
-			Ready:   tcpReady(hub),
-		})
-		if err := s.nats.Start(ctx); err != nil {
-			return "", err
+		if st.linkDown {
+			s.link.Cut()
 		}
-		options.Env = map[string]string{"LONGHAUL_NATS_URL": "nats://" + hub}
+		return []string{s.link.Addr()}, nil
+	case lossy:
+		if s.lossy, err = newLossyLink(s.hub[0], netemShape); err != nil {
+			return nil, err
+		}
+		s.note("%s", s.lossy.how)
+		return []string{s.lossy.addr()}, nil
 	}
-	if s.relay, err = lab.NewRelay(options); err != nil {
-		return "", err
-	}
-	if !st.external {
-		hub = s.relay.NATSAddr
-	}
-	return hub, s.relay.Start(ctx)
+	return s.hub, nil
 }
 
-func tcpReady(addr string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr)
-		if err == nil {
-			_ = c.Close()
+// newEdges prepares the collectors and their feeder.
+func (s *scene) newEdges(w *world, st stage, hub []string) error {
+	var urls []string
+	for i := range max(1, st.edges) {
+		node, dir, cluster := fmt.Sprintf("node-%c", 'a'+i), s.dir, s.clusters[0]
+		if i > 0 {
+			dir = filepath.Join(s.dir, node)
+			if st.tenants {
+				cluster = fmt.Sprintf("%s-%c", cluster, 'a'+i)
+				s.clusters = append(s.clusters, cluster)
+			}
 		}
-		return err
+		edge, err := lab.NewCollector(lab.CollectorOptions{
+			Binary: filepath.Join(w.bin, "longhaul-collector"), Dir: dir,
+			Cluster: cluster, Node: node, NATSURL: natsURL(hub),
+			Env: map[string]string{"LONGHAUL_SPOOL_MAX_BYTES": st.spoolMax},
+		})
+		if err != nil {
+			return err
+		}
+		s.edges, urls = append(s.edges, edge), append(urls, edge.OTLPHTTP)
 	}
+	s.collector = s.edges[0]
+	rate := st.rate
+	if rate == 0 {
+		rate = 1000
+	}
+	s.feed = newFeeder(urls, rate, st.pad)
+	return nil
 }
 
 // close ends everything the scene started.
@@ -203,10 +202,14 @@ func (s *scene) close() {
 		s.feed.abandon()
 		<-s.feed.finished
 	}
-	for _, p := range []*lab.Process{s.collectorProcess(), s.relayProcess(), s.nats} {
-		if p != nil {
-			_ = p.Kill()
-		}
+	for _, edge := range s.edges {
+		_ = edge.Kill()
+	}
+	for _, r := range s.relays {
+		_ = r.Kill()
+	}
+	for _, one := range s.servers {
+		_ = one.Kill()
 	}
 	if s.link != nil {
 		s.link.Close()
@@ -220,20 +223,6 @@ func (s *scene) close() {
 	if s.disk != "" {
 		unmountSmallDisk(s.disk)
 	}
-}
-
-func (s *scene) collectorProcess() *lab.Process {
-	if s.collector == nil {
-		return nil
-	}
-	return s.collector.Process
-}
-
-func (s *scene) relayProcess() *lab.Process {
-	if s.relay == nil {
-		return nil
-	}
-	return s.relay.Process
 }
 
 // pause waits, or returns why not.
@@ -260,64 +249,17 @@ func (s *scene) killCollector(ctx context.Context) error {
 	return s.collector.Start(ctx)
 }
 
-// What a relay that was killed had delivered, and not noted on the hub (it does at
-// least every 1.2 s, if the disk lets it) or, which counts where the hub's store
-// goes with it, not told the edges (every 2 s).
-const (
-	notedWithin = 2 * time.Second
-	toldWithin  = 5 * time.Second
-)
-
-// killRelay kills with SIGKILL, does what else is to be done, and starts again.
-func (s *scene) killRelay(ctx context.Context, forgets time.Duration, meanwhile func() error) error {
-	if lost, rejected, err := s.relayCounts(ctx); err == nil {
-		s.relayLost, s.relayRejected = lost, rejected
-	}
-	_ = s.relay.Kill() // cannot fail
-	s.explained += s.gate.onTheWay(forgets)
-	if meanwhile != nil {
-		if err := meanwhile(); err != nil {
-			return err
-		}
-	}
-	return s.relay.Start(ctx)
-}
-
-// wipe deletes a store's contents.
-func wipe(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("wipe %s: %w", dir, err)
-	}
-	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("wipe %s: %w", dir, err)
-		}
-	}
-	return nil
-}
-
-// relayCounts returns what the relays of this row named as lost so far, less
-// what came after all (a relay that does not count that says nothing: 0).
-func (s *scene) relayCounts(ctx context.Context) (lost, rejected int, err error) {
-	m, err := lab.ReadMetrics(ctx, s.relay.MetricsURL)
-	if err != nil {
-		return 0, 0, err
-	}
-	sum := func(name string, labels ...string) int {
-		return int(m.Sum(name, append(labels, "cluster", s.cluster, "signal", "logs")...))
-	}
-	net := sum("longhaul_lost_items_total") - sum("longhaul_recovered_items_total")
-	return s.relayLost + net, s.relayRejected + sum("longhaul_lost_items_total", "cause", "rejected"), nil
-}
-
-// edgeCounts returns what the collector named as lost, and what it still holds.
+// edgeCounts returns what the collectors named as lost, and what they still hold.
 func (s *scene) edgeCounts(ctx context.Context) (lost, held int, err error) {
-	m, err := lab.ReadMetrics(ctx, s.collector.MetricsURL)
-	if err != nil {
-		return 0, 0, err
+	for _, edge := range s.edges {
+		m, err := lab.ReadMetrics(ctx, edge.MetricsURL)
+		if err != nil {
+			return 0, 0, err
+		}
+		lost += int(m.Sum("longhaul_items_lost_total", "signal", "logs"))
+		held += int(m.Sum("longhaul_spool_items", "signal", "logs"))
 	}
-	return int(m.Sum("longhaul_items_lost_total", "signal", "logs")), int(m.Sum("longhaul_spool_items", "signal", "logs")), nil
+	return lost, held, nil
 }
 
 // settle ends the feeding, waits until everything has arrived and been confirmed,
@@ -358,11 +300,20 @@ func (s *scene) settle(ctx context.Context) (a account, problems []string, err e
 }
 
 func (s *scene) judge(a account, held int, waited time.Duration) (problems []string) {
-	if !s.collector.Running() {
-		problems = append(problems, "the collector ended by itself")
+	for _, edge := range s.edges {
+		if !edge.Running() {
+			problems = append(problems, "a collector ended by itself")
+		}
 	}
-	if !s.relay.Running() {
-		problems = append(problems, "the relay ended by itself")
+	for _, r := range s.relays {
+		if !r.Running() {
+			problems = append(problems, r.name+" ended by itself")
+		}
+	}
+	if s.stage.ordered {
+		if n := s.feed.disordered(s.gate.firsts()); n > 0 {
+			problems = append(problems, fmt.Sprintf("%d batches arrived before what their collector had acknowledged before it was sent them", n))
+		}
 	}
 	if held > 0 {
 		problems = append(problems, fmt.Sprintf("%d items were still in the spool %.0f s after the last was sent", held, waited.Seconds()))
@@ -391,6 +342,9 @@ func (s *scene) judge(a account, held int, waited time.Duration) (problems []str
 // heal ends what a row that failed half way left behind.
 func (s *scene) heal() error {
 	problems := []error{s.gate.behave(behaviour{})}
+	for _, r := range s.relays {
+		_ = r.Resume() // mostly it is not paused
+	}
 	if s.link != nil {
 		problems = append(problems, s.link.Restore())
 	}
@@ -428,7 +382,7 @@ func (s *scene) withLosses(ctx context.Context, a account) (_ account, held int,
 
 // ask replaces what the gate saw by what Loki has.
 func (s *scene) ask(ctx context.Context, seen account, sent []uint8, acked []bool) (account, error) {
-	query := fmt.Sprintf(`{cluster=%q, service_name=%q}`, s.cluster, service)
+	query := fmt.Sprintf(`{cluster=~%q, service_name=%q}`, strings.Join(s.clusters, "|"), service)
 	var a account
 	for try := 0; ; try++ {
 		entries, err := s.loki.Entries(ctx, query, s.began.Add(-time.Minute), time.Now().Add(time.Minute))

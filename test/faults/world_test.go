@@ -31,7 +31,7 @@ func TestGateCountsWhatLokiTook(t *testing.T) {
 	require.NoError(t, err)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	post := func() (int, error) {
-		resp, err := client.Post(g.url()+"/loki/api/v1/push", "application/x-protobuf", bytes.NewReader(snappy.Encode(nil, raw)))
+		resp, err := client.Post(g.url()+"/relay-1/loki/api/v1/push", "application/x-protobuf", bytes.NewReader(snappy.Encode(nil, raw)))
 		if err != nil {
 			return 0, err
 		}
@@ -43,8 +43,12 @@ func TestGateCountsWhatLokiTook(t *testing.T) {
 		require.Equal(t, http.StatusNoContent, got)
 	}
 	require.Equal(t, []uint16{0, 2, 0, 2}, g.counts()[:4])
-	require.Equal(t, 4, g.onTheWay(time.Hour))
-	require.Zero(t, g.onTheWay(0))
+	require.Equal(t, 4, g.onTheWay("relay-1", time.Hour))
+	require.Zero(t, g.onTheWay("relay-1", 0))
+	require.Zero(t, g.onTheWay("relay-2", time.Hour))
+	items, repeats := g.takenFrom("relay-1", time.Hour)
+	require.Equal(t, []int{4, 2}, []int{items, repeats})
+	require.Equal(t, []int{0, 1, 0, 1}, g.firsts()[:4])
 
 	status = http.StatusTooManyRequests // what Loki itself refuses does not count
 	got, err := post()

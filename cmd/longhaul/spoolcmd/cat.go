@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/longhaul/longhaul/cmd/longhaul/internal/content"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/spool"
 )
@@ -54,8 +54,8 @@ type cat struct {
 	limit    uint64
 	headers  bool
 
-	printed  uint64
-	payloads payloads
+	printed uint64
+	decoder content.Decoder
 }
 
 func (c *cat) run(cmd *cobra.Command, dir string) error {
@@ -126,8 +126,8 @@ func (c *cat) print(out io.Writer, f *spool.FoundFrame, complain func(string)) e
 	if c.headers {
 		line, err = json.Marshal(headerOf(f))
 	} else {
-		var r request
-		r, err = c.payloads.decode(f)
+		var r content.Request
+		r, err = decode(&c.decoder, f)
 		if err != nil {
 			d := at(f, err)
 			complain(d.String())
@@ -151,51 +151,23 @@ func at(f *spool.FoundFrame, err error) spool.Damage {
 	}
 }
 
+// decode returns the export request in a frame.
+func decode(d *content.Decoder, f *spool.FoundFrame) (content.Request, error) {
+	if f.Newer {
+		return nil, content.ErrNewer
+	}
+	return d.Decode(&f.Header, f.Payload)
+}
+
 // header is a frame's header as cat --headers prints it.
 type header struct {
-	Lane         string            `json:"lane"`
-	Class        string            `json:"class"`
-	Number       uint64            `json:"number"`
-	Floor        uint64            `json:"floor"`
-	Before       uint64            `json:"before"` // items of all frames with lower numbers
-	Epoch        string            `json:"epoch"`
-	Codec        string            `json:"codec"`
-	Items        uint32            `json:"items"`
-	First        *time.Time        `json:"first"`
-	Last         *time.Time        `json:"last"`
-	PayloadBytes uint32            `json:"payload_bytes"`
-	Uncompressed uint32            `json:"uncompressed_bytes"`
-	Lost         map[string]uint64 `json:"lost,omitempty"`
-	Settled      bool              `json:"settled"` // below the floor of the spool, see ls
-	File         string            `json:"file"`
-	Offset       int64             `json:"offset"`
-	Bytes        int               `json:"bytes"`
+	content.Header
+	Settled bool   `json:"settled"` // below the floor of the spool, see ls
+	File    string `json:"file"`
+	Offset  int64  `json:"offset"`
+	Bytes   int    `json:"bytes"`
 }
 
 func headerOf(f *spool.FoundFrame) header {
-	h := &f.Header
-	out := header{
-		Lane: h.LaneID().String(), Class: h.Class.String(), Number: h.Number, Floor: h.Floor, Before: h.Before,
-		Epoch: h.Epoch.String(), Codec: h.Codec.String(), Items: h.Items,
-		First: nanoseconds(h.First), Last: nanoseconds(h.Last),
-		PayloadBytes: h.PayloadLen, Uncompressed: h.Uncompressed,
-		Settled: f.Settled, File: f.File, Offset: f.Offset, Bytes: f.Length,
-	}
-	for cause, n := range h.Lost {
-		if n > 0 {
-			if out.Lost == nil {
-				out.Lost = make(map[string]uint64)
-			}
-			out.Lost[frame.Cause(cause).String()] = n
-		}
-	}
-	return out
-}
-
-func nanoseconds(n int64) *time.Time {
-	if n <= 0 {
-		return nil
-	}
-	t := time.Unix(0, n).UTC()
-	return &t
+	return header{Header: content.HeaderOf(&f.Header), Settled: f.Settled, File: f.File, Offset: f.Offset, Bytes: f.Length}
 }

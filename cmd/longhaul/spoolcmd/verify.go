@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/longhaul/longhaul/cmd/longhaul/internal/content"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/spool"
 )
@@ -40,7 +41,7 @@ segment is deleted.`,
 type verification struct {
 	out      io.Writer
 	progress *progress
-	payloads payloads
+	decoder  content.Decoder
 	damages  int
 	lanes    []laneResult
 }
@@ -84,7 +85,7 @@ func (v *verification) lane(cmd *cobra.Command, in *spool.Inspection, id frame.L
 		Payloads: true,
 		Frame: func(f *spool.FoundFrame) error {
 			v.progress.add(int64(f.Length))
-			if _, err := v.payloads.decode(f); errors.Is(err, errNewer) {
+			if _, err := decode(&v.decoder, f); errors.Is(err, content.ErrNewer) {
 				result.newer++
 			} else if err != nil {
 				v.damage(at(f, err))
@@ -125,7 +126,7 @@ func (v *verification) summary(in *spool.Inspection) error {
 	}
 	for _, lane := range v.lanes {
 		if lane.newer > 0 {
-			fmt.Fprintf(v.out, "%s: %s: %s\n", lane.report.Lane, plural(lane.newer, "frame"), errNewer)
+			fmt.Fprintf(v.out, "%s: %s: %s\n", lane.report.Lane, plural(lane.newer, "frame"), content.ErrNewer)
 		}
 	}
 	for _, name := range in.Strangers {

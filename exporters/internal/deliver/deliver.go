@@ -10,7 +10,10 @@
 //     correct). The caller keeps the data and comes again.
 //   - A server that asks for patience with Retry-After is left alone until then,
 //     by all callers of the same Sender and across calls.
-//   - Nothing is remembered between calls but that time.
+//   - Requests to a backend with several tenants go through Senders, which has a
+//     Sender for each: what one tenant is refused holds no other up. How many
+//     requests are under way follows what the backend bears.
+//   - Nothing else is remembered between calls.
 package deliver
 
 import (
@@ -37,8 +40,9 @@ var ErrUnavailable = errors.New("backend did not take the request")
 // every refused entry in one, so it is larger than an error page.
 const maxReplyBytes = 4 << 20
 
-// Sender posts requests to one backend. Its fields are set before the first
-// Post and not changed after; Post may be called from several goroutines.
+// Sender posts requests to one backend, or for one of its tenants (see Senders).
+// Its fields are set before the first Post and not changed after; Post may be
+// called from several goroutines.
 type Sender struct {
 	Backend string       // name in messages: "Loki"
 	Client  *http.Client // its Timeout bounds one attempt
@@ -47,9 +51,14 @@ type Sender struct {
 	// Hint says in a few words what an operator should do about a status that
 	// means the backend or the endpoint is set up wrongly. Optional.
 	Hint func(status int) string
+	// Answered says of a reply that is not final by its status that the caller
+	// wants it nevertheless: it concerns a part of the request only, and says
+	// nothing about how busy the backend is. Optional.
+	Answered func(Reply) bool
 
 	notBefore atomic.Int64 // unix nanoseconds; the server asked to be left alone until then
 	trouble   Burst
+	tenant    *tenant // nil for one that did not come from Senders
 }
 
 // Reply is a backend's final answer. Body is cut at 4 MiB.
@@ -69,28 +78,38 @@ func (s *Sender) Post(ctx context.Context, url string, header http.Header, body 
 	pause.MaxInterval = s.Retry.MaxInterval
 	pause.Reset()
 
-	giveUp := time.Now().Add(s.Retry.MaxElapsedTime)
+	patience := s.patience()
+	giveUp := time.Now().Add(patience.retry)
 	var last error
 	for {
 		if err := s.waitTurn(ctx, giveUp, last); err != nil {
 			return Reply{}, err
 		}
+		slots, err := s.acquire(ctx, max(time.Until(giveUp), patience.slot), last)
+		if err != nil {
+			return Reply{}, err
+		}
+		patience.slot = 0
+		if s.asked() > 0 { // while this one waited for its slot
+			slots.release(silent, silent)
+			continue
+		}
 		reply, err := s.attempt(ctx, url, header, body)
+		final := err == nil && s.final(reply)
+		slots.release(verdicts(ctx, reply, err, final))
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return Reply{}, fmt.Errorf("send to %s: %w", s.Backend, context.Cause(ctx))
 		case err != nil:
 			last = err
-		case Final(reply.Status):
+		case final:
+			s.tenant.tookOne()
 			return reply, nil
 		default:
 			last = s.refusal(reply)
-			if misconfigured(reply.Status) && s.trouble.Allow(1) > 0 {
-				s.Logger.Warn("Backend refuses requests because of how it or the endpoint is set up; "+
-					"the data is kept and sent again until this is corrected",
-					zap.String("backend", s.Backend), zap.String("endpoint", url), zap.Error(last))
-			}
+			s.complain(url, reply.Status, last)
 		}
+		s.tenant.refused(last)
 		wait := pause.NextBackOff()
 		if after := retryAfter(reply.Header, time.Now()); after > wait {
 			wait = after
@@ -105,21 +124,39 @@ func (s *Sender) Post(ctx context.Context, url string, header http.Header, body 
 	}
 }
 
+// complain tells, once per burst, of a status that an operator has to do
+// something about.
+func (s *Sender) complain(url string, status int, err error) {
+	burst := &s.trouble
+	if s.tenant != nil {
+		burst = &s.tenant.of.trouble
+	}
+	if misconfigured(status) && burst.Allow(1) > 0 {
+		s.Logger.Warn("Backend refuses requests because of how it or the endpoint is set up; "+
+			"the data is kept and sent again until this is corrected",
+			zap.String("backend", s.Backend), zap.String("endpoint", url), zap.Error(err))
+	}
+}
+
 // waitTurn waits until the time the server asked for with Retry-After, unless
 // that is later than giveUp.
 func (s *Sender) waitTurn(ctx context.Context, giveUp time.Time, last error) error {
-	turn := time.Unix(0, s.notBefore.Load())
-	wait := time.Until(turn)
+	wait := s.asked()
 	if wait <= 0 {
 		return nil
 	}
-	if turn.After(giveUp) {
+	if turn := time.Now().Add(wait); turn.After(giveUp) {
 		if last == nil {
 			last = fmt.Errorf("it asked to be left alone until %s (Retry-After)", turn.UTC().Format(time.RFC3339))
 		}
 		return fmt.Errorf("%s: %w: %w", s.Backend, ErrUnavailable, last)
 	}
 	return sleep(ctx, wait)
+}
+
+// asked returns for how long the server still asks to be left alone.
+func (s *Sender) asked() time.Duration {
+	return time.Until(time.Unix(0, s.notBefore.Load()))
 }
 
 func (s *Sender) leaveAlone(until time.Time) {
@@ -163,6 +200,10 @@ func (s *Sender) refusal(reply Reply) error {
 		}
 	}
 	return fmt.Errorf("status %d: %s", reply.Status, text)
+}
+
+func (s *Sender) final(reply Reply) bool {
+	return Final(reply.Status) || s.Answered != nil && s.Answered(reply)
 }
 
 // Final says whether a status is an answer that repeating the same request

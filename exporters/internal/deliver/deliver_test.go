@@ -152,6 +152,16 @@ func TestFinalAnswersAreNotRepeated(t *testing.T) {
 	require.Len(t, server.at, 1)
 }
 
+func TestAnAnswerTheCallerWantsIsNotRepeated(t *testing.T) {
+	sender, server, _ := scripted(answer{status: 429, body: "one stream"})
+	sender.Answered = func(r Reply) bool { return r.Body == "one stream" }
+	reply, err := post(sender)
+	require.NoError(t, err)
+	require.False(t, reply.Accepted())
+	require.Equal(t, 429, reply.Status)
+	require.Len(t, server.at, 1)
+}
+
 func TestAnOperatorsMistakeIsToldOnceAndRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sender, server, logs := scripted(answer{status: 404, body: "no such page"})

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"bytes"
@@ -15,21 +15,22 @@ import (
 // architecture Go runs on.
 const clockTick = 10 * time.Millisecond
 
-// usage is what a process has used since it started.
-type usage struct {
-	cpu         time.Duration // user and system, of all threads
-	diskBytes   int64         // caused to be written to the block layer
-	resident    int64         // bytes now
-	maxResident int64         // bytes at most so far
+// Usage is what a process has used since it started.
+type Usage struct {
+	CPU         time.Duration // user and system, of all threads
+	DiskBytes   int64         // caused to be written to the block layer
+	Resident    int64         // bytes now
+	MaxResident int64         // bytes at most so far
 }
 
-func usageOf(pid int) (usage, error) {
-	var u usage
+// UsageOf reads what a process has used from /proc; it works on Linux only.
+func UsageOf(pid int) (Usage, error) {
+	var u Usage
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return u, err
 	}
-	if u.cpu, err = cpuTime(stat); err != nil {
+	if u.CPU, err = cpuTime(stat); err != nil {
 		return u, fmt.Errorf("/proc/%d/stat: %w", pid, err)
 	}
 	for _, want := range []struct {
@@ -37,9 +38,9 @@ func usageOf(pid int) (usage, error) {
 		unit      int64
 		to        *int64
 	}{
-		{"io", "write_bytes:", 1, &u.diskBytes},
-		{"status", "VmRSS:", 1 << 10, &u.resident},
-		{"status", "VmHWM:", 1 << 10, &u.maxResident},
+		{"io", "write_bytes:", 1, &u.DiskBytes},
+		{"status", "VmRSS:", 1 << 10, &u.Resident},
+		{"status", "VmHWM:", 1 << 10, &u.MaxResident},
 	} {
 		path := fmt.Sprintf("/proc/%d/%s", pid, want.file)
 		text, err := os.ReadFile(path)
@@ -90,9 +91,9 @@ func field(text []byte, key string) (int64, error) {
 
 const sampleInterval = 200 * time.Millisecond
 
-// watchResident samples the resident memory of a process until stop is called,
-// which returns the median.
-func watchResident(ctx context.Context, pid int) (stop func() int64) {
+// WatchResident samples the resident memory of a process until stop is called,
+// which returns the median, in bytes.
+func WatchResident(ctx context.Context, pid int) (stop func() int64) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	var samples []int64
@@ -101,8 +102,8 @@ func watchResident(ctx context.Context, pid int) (stop func() int64) {
 		t := time.NewTicker(sampleInterval)
 		defer t.Stop()
 		for {
-			if u, err := usageOf(pid); err == nil {
-				samples = append(samples, u.resident)
+			if u, err := UsageOf(pid); err == nil {
+				samples = append(samples, u.Resident)
 			}
 			select {
 			case <-ctx.Done():

@@ -1,0 +1,280 @@
+package lokiexporter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+	"slices"
+	"strconv"
+	"sync"
+)
+
+// entry is a log record on its way into a request. Its line stays where the
+// record has it; its structured metadata is encoded, in two pieces: its own, and
+// that of its resource and scope, which all their entries share.
+type entry struct {
+	at       int64 // unix nanoseconds
+	line     string
+	shared   *shared // nil: all of the metadata is the entry's own
+	own      int     // where its own metadata begins in the batch's arena
+	ownBytes int32
+	size     int32 // of its message, without tag and length
+	stream   int32 // index in the batch
+	resource int32 // index in the call
+	state    state
+	cut      cut
+}
+
+// state says what is known of an entry's delivery.
+type state uint8
+
+const (
+	pending state = iota
+	taken         // Loki has it
+	refused       // Loki has refused it for good
+)
+
+// cut says what of an entry was shortened to fit Loki's limits.
+type cut uint8
+
+const (
+	cutLine cut = 1 << iota
+	cutMetadata
+)
+
+// framed is what an entry takes in a stream.
+func (e *entry) framed() int { return sizeOfField(int(e.size)) }
+
+// shared is the metadata of a resource and scope.
+type shared struct {
+	encoded []byte
+	names   nameSet // of the pairs, and of the labels: what an entry's own must not be called
+	clash   bool    // a name that records give is among them
+	pairs   int
+	bytes   int    // of names and values, as Loki counts them
+	key     uint64 // knows resource and scope by their content
+}
+
+// stream is the entries of one label set: entries[order[first:first+n]] of the
+// batch, sorted by time.
+type stream struct {
+	labels string
+	late   bool // its entries are of one stretch of time long past: see late.go
+	id     uint64
+	first  int
+	n      int
+	bytes  int // of the framed entries
+}
+
+// batch is what one tenant gets of a call. It refers to the records it was made
+// of, and is used again once it is released.
+type batch struct {
+	entries  []entry
+	arena    []byte // own metadata of the entries
+	streams  []stream
+	order    []int32
+	byLabels map[string]int32
+	scratch  scratch
+}
+
+var batches = sync.Pool{New: func() any { return &batch{byLabels: make(map[string]int32)} }}
+
+// keptEntries bounds what a released batch keeps of its memory.
+const keptEntries = 64 << 10
+
+func (b *batch) release() {
+	if cap(b.entries) > keptEntries {
+		return
+	}
+	clear(b.entries)
+	clear(b.streams)
+	clear(b.byLabels)
+	b.scratch.forget()
+	b.entries, b.arena, b.streams, b.order = b.entries[:0], b.arena[:0], b.streams[:0], b.order[:0]
+	batches.Put(b)
+}
+
+func (b *batch) own(e *entry) []byte { return b.arena[e.own : e.own+int(e.ownBytes)] }
+
+func (b *batch) of(s *stream) []int32 { return b.order[s.first : s.first+s.n] }
+
+// group brings the entries of each stream together, sorted by time, those of
+// the same time as they came.
+func (b *batch) group() {
+	first := 0
+	for i := range b.streams {
+		s := &b.streams[i]
+		s.first = first
+		first += s.n
+		s.n = 0
+	}
+	b.order = slices.Grow(b.order[:0], len(b.entries))[:len(b.entries)]
+	for i := range b.entries {
+		s := &b.streams[b.entries[i].stream]
+		b.order[s.first+s.n] = int32(i)
+		s.n++
+	}
+	byTime := func(x, y int32) int {
+		switch a, c := b.entries[x].at, b.entries[y].at; {
+		case a < c:
+			return -1
+		case a > c:
+			return 1
+		}
+		return 0
+	}
+	for i := range b.streams {
+		s := &b.streams[i]
+		if order := b.of(s); !slices.IsSortedFunc(order, byTime) {
+			slices.SortStableFunc(order, byTime)
+		}
+		b.markRepetitions(s)
+	}
+}
+
+// markRepetitions numbers entries that are equal in time, line and metadata.
+// Loki stores such entries once, but a program that says something twice in the
+// same instant said it twice.
+func (b *batch) markRepetitions(s *stream) {
+	order := b.of(s)
+	for start := 0; start < len(order); {
+		end := start + 1
+		for end < len(order) && b.entries[order[end]].at == b.entries[order[start]].at {
+			end++
+		}
+		if end-start > 1 {
+			s.bytes += b.markInstant(order[start:end])
+		}
+		start = end
+	}
+}
+
+// fewEntries of one instant are compared with each other.
+const fewEntries = 16
+
+// markInstant handles the entries of one instant and returns the bytes added.
+func (b *batch) markInstant(order []int32) int {
+	if len(order) > fewEntries {
+		return b.markMany(order)
+	}
+	added := 0
+	var seen [fewEntries]int // of an entry that others repeat: how often until now
+	for i := 1; i < len(order); i++ {
+		for k := range i {
+			if seen[k] < 0 || !b.same(&b.entries[order[k]], &b.entries[order[i]]) {
+				continue
+			}
+			seen[k] = max(seen[k], 1) + 1
+			added += b.addOwn(&b.entries[order[i]], repetitionName, strconv.Itoa(seen[k]))
+			seen[i] = -1 // is not one that others repeat
+			break
+		}
+	}
+	return added
+}
+
+func (b *batch) markMany(order []int32) int {
+	type kind struct {
+		entry *entry
+		seen  int
+	}
+	added := 0
+	byLine := make(map[string][]*kind, len(order))
+	for _, i := range order {
+		e := &b.entries[i]
+		var found *kind
+		for _, k := range byLine[e.line] {
+			if b.same(k.entry, e) {
+				found = k
+				break
+			}
+		}
+		if found == nil {
+			byLine[e.line] = append(byLine[e.line], &kind{e, 1})
+			continue
+		}
+		found.seen++
+		added += b.addOwn(e, repetitionName, strconv.Itoa(found.seen))
+	}
+	return added
+}
+
+// same says whether two entries of one instant are equal.
+func (b *batch) same(x, y *entry) bool {
+	return x.line == y.line && b.sameMetadata(x, y)
+}
+
+func (b *batch) sameMetadata(x, y *entry) bool {
+	if x.shared == y.shared {
+		return bytes.Equal(b.own(x), b.own(y))
+	}
+	return x.metadataBytes() == y.metadataBytes() && bytes.Equal(b.metadata(x), b.metadata(y))
+}
+
+func (e *entry) metadataBytes() int {
+	if e.shared == nil {
+		return int(e.ownBytes)
+	}
+	return int(e.ownBytes) + len(e.shared.encoded)
+}
+
+// metadata returns the encoded metadata of an entry in one piece.
+func (b *batch) metadata(e *entry) []byte {
+	if e.shared == nil {
+		return b.own(e)
+	}
+	return slices.Concat(b.own(e), e.shared.encoded)
+}
+
+// addOwn adds a pair to an entry's own metadata and returns the bytes added.
+func (b *batch) addOwn(e *entry, name, value string) int {
+	before := e.framed()
+	start := len(b.arena)
+	b.arena = append(b.arena, b.own(e)...)
+	b.arena = appendPair(b.arena, name, value)
+	e.size += int32(len(b.arena)-start) - e.ownBytes
+	e.own, e.ownBytes = start, int32(len(b.arena)-start)
+	return e.framed() - before
+}
+
+var keySeed = maphash.MakeSeed()
+
+// key knows an entry by its content, for the life of the process, whatever
+// other entries are sent with it.
+func (b *batch) key(e *entry) uint64 {
+	var h maphash.Hash
+	h.SetSeed(keySeed)
+	var numbers [24]byte
+	if e.shared != nil {
+		binary.LittleEndian.PutUint64(numbers[:], e.shared.key)
+	}
+	binary.LittleEndian.PutUint64(numbers[8:], uint64(e.at))
+	binary.LittleEndian.PutUint64(numbers[16:], uint64(len(e.line)))
+	_, _ = h.Write(numbers[:])
+	_, _ = h.WriteString(e.line)
+	_, _ = h.Write(b.own(e))
+	return h.Sum64()
+}
+
+// nameSet is a small set of names. Most questions are answered by its bits.
+type nameSet struct {
+	bits  uint64
+	names []string
+}
+
+func nameBit(name string) uint64 {
+	if name == "" {
+		return 1
+	}
+	n := uint(len(name))
+	return 1 << ((n*5 + uint(name[0])*7 + uint(name[n/2])*11 + uint(name[n-1])*3) & 63)
+}
+
+func (s *nameSet) add(name string) {
+	s.bits |= nameBit(name)
+	s.names = append(s.names, name)
+}
+
+func (s *nameSet) has(name string) bool {
+	return s.bits&nameBit(name) != 0 && slices.Contains(s.names, name)
+}

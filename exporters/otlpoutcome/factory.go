@@ -1,0 +1,177 @@
+// Package otlpoutcome gives upstream's OTLP exporters, which serve Jaeger, the
+// manners the relay needs of its exporters. The edges delete what an exporter
+// accepted or refused for good, so it must not do either lightly:
+//   - An operator's mistake (credentials, rights, a wrong path) is no refusal of the
+//     data: where upstream gives up, the error is made retryable, and the relay
+//     delivers again until the mistake is corrected.
+//   - The same for RESOURCE_EXHAUSTED without a time to come again, by which servers
+//     also mean a quota; unless it says that the message is too large.
+//   - What a server accepted only in part (partial_success) is counted:
+//     longhaul_otlp_items_rejected. Upstream only logs it.
+//
+// All else is upstream's: types, configuration, retries.
+package otlpoutcome
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const scopeName = "github.com/longhaul/longhaul/exporters/otlpoutcome"
+
+// NewFactory returns upstream's factory with the outcomes put right.
+func NewFactory(upstream exporter.Factory) exporter.Factory {
+	f := exporter.NewFactory(upstream.Type(), upstream.CreateDefaultConfig,
+		exporter.WithTraces(func(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Traces, error) {
+			next, err := create(ctx, set, cfg, "traces", upstream.CreateTraces)
+			return traces{next}, err
+		}, upstream.TracesStability()),
+		exporter.WithMetrics(func(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Metrics, error) {
+			next, err := create(ctx, set, cfg, "metrics", upstream.CreateMetrics)
+			return metrics{next}, err
+		}, upstream.MetricsStability()),
+		exporter.WithLogs(func(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Logs, error) {
+			next, err := create(ctx, set, cfg, "logs", upstream.CreateLogs)
+			return logs{next}, err
+		}, upstream.LogsStability()),
+	)
+	// The old names of the types go on working, with upstream's warning.
+	if old, ok := upstream.(aliased); ok {
+		f.(aliased).SetDeprecatedAlias(old.DeprecatedAlias())
+	}
+	return f
+}
+
+type aliased interface {
+	DeprecatedAlias() component.Type
+	SetDeprecatedAlias(component.Type)
+}
+
+func create[E any](ctx context.Context, set exporter.Settings, cfg component.Config, signal string,
+	upstream func(context.Context, exporter.Settings, component.Config) (E, error),
+) (E, error) {
+	var none E
+	counter, err := set.MeterProvider.Meter(scopeName).Int64Counter("longhaul_otlp_items_rejected",
+		metric.WithDescription("Log records, data points and spans that an OTLP server refused for good while it accepted the rest of the request (partial_success)."))
+	if err != nil {
+		return none, fmt.Errorf("create metrics: %w", err)
+	}
+	attributes := metric.WithAttributes(attribute.String("exporter", set.ID.String()), attribute.String("signal", signal))
+	set.Logger = set.Logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return partial{core, func(n int64) { counter.Add(context.Background(), n, attributes) }}
+	}))
+	return upstream(ctx, set, cfg)
+}
+
+type (
+	traces  struct{ exporter.Traces }
+	metrics struct{ exporter.Metrics }
+	logs    struct{ exporter.Logs }
+)
+
+func (e traces) ConsumeTraces(ctx context.Context, td ptrace.Traces) error {
+	return outcome(e.Traces.ConsumeTraces(ctx, td))
+}
+
+func (e metrics) ConsumeMetrics(ctx context.Context, md pmetric.Metrics) error {
+	return outcome(e.Metrics.ConsumeMetrics(ctx, md))
+}
+
+func (e logs) ConsumeLogs(ctx context.Context, ld plog.Logs) error {
+	return outcome(e.Logs.ConsumeLogs(ctx, ld))
+}
+
+var (
+	_ consumer.Traces  = traces{}
+	_ consumer.Metrics = metrics{}
+	_ consumer.Logs    = logs{}
+)
+
+// ErrNotTaken is wrapped by errors that upstream takes for final and that are not:
+// the server may take the data later.
+var ErrNotTaken = errors.New("the server did not take the request, because of how it or the exporter is set up or for want of room; the data is kept and sent again")
+
+// outcome makes a permanent error retryable where the data is not to blame. The
+// text of the error is kept, what says that it is permanent is not.
+func outcome(err error) error {
+	if err == nil || !consumererror.IsPermanent(err) || !mistake(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", ErrNotTaken, err)
+}
+
+func mistake(err error) bool {
+	st, found := statusOf(err)
+	if !found {
+		return false
+	}
+	switch st.Code() {
+	case codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented, codes.NotFound:
+		return true
+	case codes.ResourceExhausted:
+		return !strings.Contains(st.Message(), "larger than max")
+	}
+	return false
+}
+
+// statusOf finds a status anywhere in an error.
+func statusOf(err error) (*status.Status, bool) {
+	var with interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &with) {
+		return nil, false
+	}
+	return with.GRPCStatus(), true
+}
+
+// partial is a log that counts the items of partial_success in what upstream says.
+type partial struct {
+	zapcore.Core
+	count func(int64)
+}
+
+func (p partial) With(fields []zapcore.Field) zapcore.Core {
+	return partial{p.Core.With(fields), p.count}
+}
+
+// Enabled is true for warnings, which are counted even where they are not logged.
+func (p partial) Enabled(level zapcore.Level) bool {
+	return level >= zapcore.WarnLevel || p.Core.Enabled(level)
+}
+
+func (p partial) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if entry.Level >= zapcore.WarnLevel {
+		return checked.AddCore(entry, p)
+	}
+	return p.Core.Check(entry, checked)
+}
+
+func (p partial) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	if strings.HasPrefix(entry.Message, "Partial success") {
+		for _, f := range fields {
+			switch f.Key {
+			case "dropped_spans", "dropped_data_points", "dropped_log_records":
+				p.count(f.Integer)
+			}
+		}
+	}
+	if !p.Core.Enabled(entry.Level) {
+		return nil
+	}
+	return p.Core.Write(entry, fields)
+}
