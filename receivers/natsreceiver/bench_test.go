@@ -115,7 +115,7 @@ func benchmarkDeliver(b *testing.B, signal frame.Signal, items int) {
 		b.StartTimer()
 		for _, number := range frames {
 			for i, data := range number {
-				if err := r.route(b.Context(), fakeMsg{&nats.Msg{Subject: subjects[i], Data: data}}); err != nil {
+				if err := r.route(b.Context(), &nats.Msg{Subject: subjects[i], Data: data}); err != nil {
 					b.Fatal(err)
 				}
 				n += items

@@ -571,7 +571,7 @@ func unconnected(t testing.TB, signal frame.Signal, to sink) (*outlet, *partitio
 func held(t testing.TB, o *outlet, p *partition, number uint64) *arrival {
 	t.Helper()
 	msg := &nats.Msg{Subject: hub.StoredSubject(frame.Logs, store1, 16), Data: encode(t, number, 1)}
-	a := readArrival(fakeMsg{msg}, newSource(msg.Subject))
+	a := readArrival(msg, newSource(msg.Subject))
 	if a.poison != nil {
 		t.Fatal(a.poison)
 	}
@@ -584,21 +584,5 @@ func held(t testing.TB, o *outlet, p *partition, number uint64) *arrival {
 	a.share.hold(a)
 	return a
 }
-
-// fakeMsg is a message that no hub has sent: it is never acknowledged.
-type fakeMsg struct{ *nats.Msg }
-
-func (m fakeMsg) Data() []byte                              { return m.Msg.Data }
-func (m fakeMsg) Headers() nats.Header                      { return m.Header }
-func (m fakeMsg) Subject() string                           { return m.Msg.Subject }
-func (m fakeMsg) Reply() string                             { return m.Msg.Reply }
-func (m fakeMsg) Metadata() (*jetstream.MsgMetadata, error) { return nil, errors.New("none") }
-func (m fakeMsg) Ack() error                                { return nil }
-func (m fakeMsg) DoubleAck(context.Context) error           { return nil }
-func (m fakeMsg) Nak() error                                { return nil }
-func (m fakeMsg) NakWithDelay(time.Duration) error          { return nil }
-func (m fakeMsg) InProgress() error                         { return nil }
-func (m fakeMsg) Term() error                               { return nil }
-func (m fakeMsg) TermWithReason(string) error               { return nil }
 
 var _ receiver.Logs = (*core)(nil)

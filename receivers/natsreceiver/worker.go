@@ -273,7 +273,7 @@ func (w *worker) reject(a *arrival, reason error) bool {
 		_, err := w.js.PublishMsg(ctx, &nats.Msg{
 			Subject: subject,
 			Header:  nats.Header{hub.ReasonHeader: {oneLine(reason)}, hub.DestinationHeader: {w.destination.name}},
-			Data:    a.msg.Data(),
+			Data:    a.msg.Data,
 		}, jetstream.WithRetryAttempts(0))
 		if errors.Is(err, nats.ErrMaxPayload) {
 			return nil // cannot be kept; it has been counted and logged
