@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,8 @@ const (
 	// deliverGrace is how long a partition that is given on, or a shutdown, lets
 	// deliveries finish that are under way: one that is cut short is delivered again.
 	deliverGrace = 4 * time.Second
+	// processBytes is what a relay of a large fleet takes besides memory_limit.
+	processBytes = 192 << 20
 )
 
 // core is the receivers of one connection: what they share.
@@ -146,6 +149,10 @@ func (c *core) share() {
 		for _, o := range d.outlets {
 			o.limit(limit / outlets)
 		}
+	}
+	// A soft limit of the process below that would have it collect garbage without end.
+	if least := limit + processBytes; os.Getenv("GOMEMLIMIT") == "" && debug.SetMemoryLimit(-1) < least {
+		debug.SetMemoryLimit(least)
 	}
 }
 
