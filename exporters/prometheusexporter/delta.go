@@ -392,7 +392,7 @@ func (t *translation) deltaNumber(s *series, p pmetric.NumberDataPoint, m pmetri
 	if !m.Sum().IsMonotonic() {
 		place = t.delta.level
 	}
-	state, c, reason := place(keyOf(s, 'n'), p.StartTimestamp(), p.Timestamp())
+	state, c, reason := place(t.keyOf(s, 'n'), p.StartTimestamp(), p.Timestamp())
 	if reason != "" {
 		return refuse(reason)
 	}
@@ -411,7 +411,7 @@ func (t *translation) deltaClassic(count *series, p pmetric.HistogramDataPoint, 
 	if math.IsNaN(now.sum) || math.IsInf(now.sum, 0) {
 		return none, reasonDeltaInvalid
 	}
-	state, c, reason := t.delta.place(keyOf(count, 'c'), p.StartTimestamp(), p.Timestamp())
+	state, c, reason := t.delta.place(t.keyOf(count, 'c'), p.StartTimestamp(), p.Timestamp())
 	if reason != "" {
 		return none, reason
 	}
@@ -440,7 +440,7 @@ func (t *translation) deltaExponential(s *series, p pmetric.ExponentialHistogram
 	if !now.clone().add(now) {
 		return none, reasonBuckets
 	}
-	state, c, reason := t.delta.place(keyOf(s, 'e'), p.StartTimestamp(), p.Timestamp())
+	state, c, reason := t.delta.place(t.keyOf(s, 'e'), p.StartTimestamp(), p.Timestamp())
 	if reason != "" {
 		return none, reason
 	}
@@ -464,17 +464,17 @@ func (t *accumulation) next() uint64 {
 
 var deltaSeed = maphash.MakeSeed()
 
-func keyOf(s *series, kind byte) deltaKey {
+func (t *translation) keyOf(s *series, kind byte) deltaKey {
 	var h maphash.Hash
 	h.SetSeed(deltaSeed)
 	_ = h.WriteByte(kind)
 	for _, l := range s.labels {
-		_, _ = h.WriteString(l.Name)
+		_, _ = h.WriteString(t.symbols.texts[l.name])
 		_ = h.WriteByte(0)
-		_, _ = h.WriteString(l.Value)
+		_, _ = h.WriteString(t.symbols.texts[l.value])
 		_ = h.WriteByte(0)
 	}
-	return deltaKey{s.hash, h.Sum64()}
+	return deltaKey{contentOf(s.labels, t.symbols.texts), h.Sum64()}
 }
 
 // deltaKeys returns the groups of the resources that have delta temporality.
@@ -491,7 +491,19 @@ func (t *translation) deltaKeys(resources []pmetric.ResourceMetrics) []uint64 {
 
 // groupKey is a hash of the tenant and the labels that all series of a resource have.
 func (t *translation) groupKey() uint64 {
-	return maphash.String(deltaSeed, t.tenant) + hashOf(t.promoted) + hashOf([]labelPair{{Name: "job", Value: t.job}, {Name: "instance", Value: t.instance}})
+	var h maphash.Hash
+	h.SetSeed(deltaSeed)
+	for _, text := range []string{t.tenant, t.job, t.instance} {
+		_, _ = h.WriteString(text)
+		_ = h.WriteByte(0)
+	}
+	for _, l := range t.promoted {
+		_, _ = h.WriteString(l.Name)
+		_ = h.WriteByte(0)
+		_, _ = h.WriteString(l.Value)
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
 }
 
 func hasDelta(resource pmetric.ResourceMetrics) bool {

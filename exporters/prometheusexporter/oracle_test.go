@@ -26,7 +26,7 @@ import (
 // what our translation has to come to.
 type oracle struct {
 	gathered
-	labels   []resourceLabel
+	resource []resourceLabel
 	promoted []labels.Label
 	scraped  bool
 	types    map[string]model.MetricType // of scraped families, as exposed
@@ -34,14 +34,14 @@ type oracle struct {
 }
 
 func newOracle(cfg *Config) *oracle {
-	return &oracle{labels: resourceLabels(cfg), builder: labels.NewBuilder(labels.EmptyLabels())}
+	return &oracle{gathered: gathered{symbols: newSymbols()}, resource: resourceLabels(cfg), builder: labels.NewBuilder(labels.EmptyLabels())}
 }
 
 func (o *oracle) translate(md pmetric.Metrics) error {
 	for _, resource := range md.ResourceMetrics().All() {
 		external := make(map[string]string)
 		o.promoted = nil
-		for _, l := range o.labels {
+		for _, l := range o.resource {
 			if value, found := resource.Resource().Attributes().Get(l.attribute); found {
 				if text := strings.ToValidUTF8(value.AsString(), "\uFFFD"); text != "" {
 					external[l.label] = text
@@ -86,7 +86,7 @@ func (o *oracle) scopes(resource pmetric.ResourceMetrics, of origin, external ma
 	}
 	resource.Resource().Attributes().CopyTo(view.Resource().Attributes())
 	view.Resource().Attributes().RemoveIf(func(name string, _ pcommon.Value) bool {
-		return name == laneKey || slices.ContainsFunc(o.labels, func(l resourceLabel) bool { return l.attribute == name })
+		return name == laneKey || slices.ContainsFunc(o.resource, func(l resourceLabel) bool { return l.attribute == name })
 	})
 	_, err := prometheusremotewrite.NewPrometheusConverter(o).FromMetrics(context.Background(), md, prometheusremotewrite.Settings{
 		ExternalLabels:                       external,
@@ -109,8 +109,8 @@ func (o *oracle) Append(_ storage.SeriesRef, ls labels.Labels, start, at int64, 
 	if exposed, found := o.types[opts.MetricFamilyName]; found {
 		opts.Metadata.Type = exposed
 	}
-	var list []labelPair
-	o.relabel(ls, opts.Metadata.Type).Range(func(l labels.Label) { list = append(list, l) })
+	var list []label
+	o.relabel(ls, opts.Metadata.Type).Range(func(l labels.Label) { list = append(list, o.symbols.label(l.Name, l.Value)) })
 	s := o.add(list, hashOf(list), &family{name: opts.MetricFamilyName, Metadata: opts.Metadata})
 	if h != nil {
 		s.histograms = append(s.histograms, histogramSample{start, at, h})
@@ -149,9 +149,9 @@ func (o *oracle) relabel(ls labels.Labels, kind model.MetricType) labels.Labels 
 }
 
 // described are series as text that can be compared.
-func described(all []*series) map[string]string {
+func described(g *gathered) map[string]string {
 	m := make(map[string]string)
-	for _, s := range all {
+	for _, s := range g.sorted() {
 		if len(s.floats)+len(s.histograms) == 0 {
 			continue
 		}
@@ -167,7 +167,10 @@ func described(all []*series) map[string]string {
 		for _, e := range s.exemplars {
 			fmt.Fprintf(&b, "%v %v\n", e.Labels, exemplar.Exemplar{Value: e.Value, Ts: e.Ts, HasTs: e.HasTs})
 		}
-		key := fmt.Sprint(s.labels)
+		var key string
+		for _, l := range s.labels {
+			key += fmt.Sprintf("%s=%q,", g.texts[l.name], g.texts[l.value])
+		}
 		m[key] += b.String()
 	}
 	return m
@@ -193,9 +196,9 @@ func requireSame(t fataler, md pmetric.Metrics, change func(*Config)) {
 			ours.resource(resource)
 		}
 		require.Empty(t, ours.refused)
-		require.Equal(t, described(o.sorted()), described(ours.sorted()))
+		require.Equal(t, described(&o.gathered), described(&ours.gathered))
 		for _, s := range ours.list {
-			require.True(t, slices.IsSortedFunc(s.labels, func(a, b labelPair) int { return strings.Compare(a.Name, b.Name) }))
+			require.True(t, slices.IsSortedFunc(s.labels, func(a, b label) int { return strings.Compare(ours.texts[a.name], ours.texts[b.name]) }))
 			require.Equal(t, hashOf(s.labels), s.hash)
 		}
 		ours.reset()

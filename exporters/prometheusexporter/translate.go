@@ -56,6 +56,12 @@ func isScraped(scope pmetric.ScopeMetrics) bool {
 	return false
 }
 
+// attributeLabel remembers what became of an attribute's name and value.
+type attributeLabel struct {
+	key string
+	label
+}
+
 // resourceLabel is a label that all series of a resource get.
 type resourceLabel struct{ label, attribute string }
 
@@ -91,19 +97,25 @@ type translation struct {
 
 	// Of the scope:
 	scraped     bool
-	scopeLabels []labelPair // otel_scope_*, in the order they are set
-	base        []labelPair // all of the above as sorted labels
-	plain       bool        // no two of them had the same name
+	scopeLabels []labelPair      // otel_scope_*, in the order they are set
+	base        []label          // all of the above, sorted
+	plain       bool             // no two of them had the same name
+	memo        []attributeLabel // of the last point, in its order
+	memoPlain   bool             // what its names came to: no two labels had the same
+	memoSorted  bool             // and they were in order
 
 	// Of the metric:
 	family *family
-	named  []labelPair // base with the metric's name
-	hashed uint64      // of named
+	named  []label // base with the metric's name
+	hashed uint64  // of named
 
 	// Of the point:
-	attributes []labelPair // under their label names, sorted
-	simple     bool        // the labels can be put together without care
-	point      []labelPair
+	attributes []label // under their label names, sorted
+	simple     bool    // the labels can be put together without care
+	same       bool    // the names are those of the last point
+	point      []label
+	places     []int // of attributes in point; empty if that holds another metric's
+	name       int   // where the metric's name goes in named
 
 	builder *labels.Builder
 	sizer   *sizer2
@@ -111,22 +123,26 @@ type translation struct {
 }
 
 func newTranslation(resource []resourceLabel) *translation {
-	return &translation{
+	t := &translation{
+		gathered:       gathered{symbols: newSymbols()},
 		names:          newNames(),
 		refused:        make(refusals),
 		resourceLabels: resource,
 		builder:        labels.NewBuilder(labels.EmptyLabels()),
-		sizer:          newSizer2(),
 	}
+	t.sizer = newSizer2(&t.symbols)
+	return t
 }
 
 func (t *translation) reset() {
 	t.gathered.reset()
 	t.refused, t.delta = make(refusals), nil
-	for _, list := range []*[]labelPair{&t.promoted, &t.scopeLabels, &t.base, &t.named, &t.attributes, &t.point} {
+	for _, list := range []*[]labelPair{&t.promoted, &t.scopeLabels} {
 		clear((*list)[:cap(*list)])
 		*list = (*list)[:0]
 	}
+	clear(t.memo[:cap(t.memo)])
+	t.memo, t.places = t.memo[:0], t.places[:0]
 	t.job, t.instance, t.family = "", "", nil
 	t.builder.Reset(labels.EmptyLabels())
 	t.names.forget()
@@ -205,6 +221,7 @@ func (t *translation) scope(scope pmetric.ScopeMetrics, o origin) {
 			labelPair{Name: "otel_scope_schema_url", Value: scope.SchemaUrl()})
 	}
 	t.setBase()
+	t.memo = t.memo[:0]
 	for _, m := range scope.Metrics().All() {
 		t.metric(m)
 	}
@@ -212,24 +229,22 @@ func (t *translation) scope(scope pmetric.ScopeMetrics, o origin) {
 
 // setBase puts together what all series of a scope have.
 func (t *translation) setBase() {
-	base := append(t.base[:0], t.promoted...)
-	base = append(base, t.scopeLabels...)
-	base = append(base, labelPair{Name: model.JobLabel, Value: t.job}, labelPair{Name: model.InstanceLabel, Value: t.instance})
-	base = slices.DeleteFunc(base, func(l labelPair) bool { return l.Value == "" })
-	sortLabels(base)
-	t.base, t.plain = base, true
-	for i := 1; i < len(base); i++ {
-		t.plain = t.plain && base[i].Name != base[i-1].Name
-	}
-}
-
-// sortLabels is an insertion sort: the lists are short and mostly sorted.
-func sortLabels(list []labelPair) {
-	for i := 1; i < len(list); i++ {
-		for j := i; j > 0 && list[j].Name < list[j-1].Name; j-- {
-			list[j], list[j-1] = list[j-1], list[j]
+	t.base = t.base[:0]
+	add := func(l labelPair) {
+		if l.Value != "" {
+			t.base = append(t.base, t.symbols.label(l.Name, l.Value))
 		}
 	}
+	for _, l := range t.promoted {
+		add(l)
+	}
+	for _, l := range t.scopeLabels {
+		add(l)
+	}
+	add(labelPair{Name: model.JobLabel, Value: t.job})
+	add(labelPair{Name: model.InstanceLabel, Value: t.instance})
+	t.sort(t.base)
+	t.plain = distinct(t.base)
 }
 
 // metric translates a metric, or refuses it.
@@ -240,6 +255,7 @@ func (t *translation) metric(m pmetric.Metric) {
 		return
 	}
 	t.family = &family{name: name, Metadata: metadata.Metadata{Type: t.typeOf(m), Unit: t.unit(m.Unit()), Help: m.Description()}}
+	t.family.help, t.family.unit = t.symbols.number(t.family.Help), t.symbols.number(t.family.Unit)
 	switch m.Type() {
 	case pmetric.MetricTypeGauge:
 		t.numbers(m, m.Gauge().DataPoints(), false)
@@ -282,81 +298,148 @@ func (t *translation) seen(at pcommon.Timestamp) {
 
 // setName begins the series of a metric that all have the same name.
 func (t *translation) setName(name string) {
-	t.named = t.named[:0]
+	t.named, t.places = t.named[:0], t.places[:0]
 	if t.plain {
-		var own [1]labelPair
-		own[0] = labelPair{Name: model.MetricNameLabel, Value: name}
-		t.named, _ = merge(t.named, t.base, own[:])
+		own := [1]label{t.symbols.label(model.MetricNameLabel, name)}
+		t.named, _ = t.merge(t.named, t.base, own[:])
 	}
 	t.hashed = hashOf(t.named)
 }
 
 // readAttributes reads the attributes of a point as labels, sorted. It returns
-// false, having counted the point as refused, if one cannot be a label.
+// false, having counted the point as refused, if one cannot be a label. Points
+// mostly have the names of the one before, and many of its values.
 func (t *translation) readAttributes(attributes pcommon.Map, metric string) bool {
-	list := t.attributes[:0]
-	t.simple = t.plain
+	list, n := t.attributes[:0], 0
+	t.simple, t.same = t.plain, true
 	for key, value := range attributes.All() {
-		name := key
-		if !t.scraped {
-			var ok bool
-			if name, ok = t.label(key); !ok {
-				t.refused.add(reasonLabelName, 1, metric)
-				return false
-			}
-		}
 		if key == model.MetricNameLabel {
 			continue
 		}
-		text := value.AsString()
-		if text == "" {
+		text := ""
+		if value.Type() == pcommon.ValueTypeStr {
+			text = value.Str()
+		} else {
+			text = value.AsString()
+		}
+		if n == len(t.memo) || t.memo[n].key != key {
+			t.same = false
+			name, ok := key, true
+			if !t.scraped {
+				if name, ok = t.names.label(key); !ok {
+					t.refused.add(reasonLabelName, 1, metric)
+					t.memo = t.memo[:n]
+					return false
+				}
+			}
+			t.memo = append(t.memo[:n], attributeLabel{key, label{name: t.symbols.number(name)}})
+		}
+		own := &t.memo[n].label
+		if t.texts[own.value] != text {
+			own.value = t.symbols.number(text)
+		}
+		n++
+		if own.value == 0 {
 			// The same as no label, unless another attribute becomes the same label.
 			t.simple = t.simple && t.scraped
+			t.places = t.places[:0]
 			continue
 		}
-		list = append(list, labelPair{Name: name, Value: text})
-		// What the scope does not say takes the label away, too.
-		t.simple = t.simple && (len(t.scopeLabels) == 0 || !strings.HasPrefix(name, scopePrefix))
+		list = append(list, *own)
 	}
-	sortLabels(list)
 	t.attributes = list
+	if t.same = t.same && n == len(t.memo); !t.same {
+		t.memo, t.places = t.memo[:n], t.places[:0]
+		t.lookAtNames()
+	}
+	if !t.memoSorted {
+		t.sort(list)
+	}
+	t.simple = t.simple && t.memoPlain
 	return true
+}
+
+// lookAtNames finds out about the names of a point's attributes what holds as
+// long as points have the same.
+func (t *translation) lookAtNames() {
+	names := make([]label, len(t.memo))
+	t.memoSorted, t.memoPlain = true, true
+	for i, a := range t.memo {
+		names[i] = a.label
+		t.memoSorted = t.memoSorted && (i == 0 || t.texts[names[i-1].name] < t.texts[names[i].name])
+		// What the scope does not say takes the label away, too.
+		t.memoPlain = t.memoPlain && (len(t.scopeLabels) == 0 || !strings.HasPrefix(t.texts[a.name], scopePrefix))
+	}
+	t.sort(names)
+	t.memoPlain = t.memoPlain && distinct(names)
 }
 
 // one returns the series of a point of a metric that makes one series of each.
 func (t *translation) one(attributes pcommon.Map, name string) *series {
 	if t.simple {
-		var ok bool
-		if t.point, ok = merge(t.point[:0], t.named, t.attributes); ok {
+		if t.arrange() {
 			return t.add(t.point, t.hashed+hashOf(t.attributes), t.family)
 		}
 	}
 	return t.carefully(attributes, name, labelPair{})
 }
 
+// arrange puts the labels of a point together with those of its metric.
+func (t *translation) arrange() bool {
+	if len(t.places) == len(t.attributes) && len(t.places) > 0 {
+		for i, at := range t.places { // the same names in the same places
+			t.point[at].value = t.attributes[i].value
+		}
+		return true
+	}
+	var ok bool
+	if t.point, ok = t.merge(t.point[:0], t.named, t.attributes); !ok {
+		t.places = t.places[:0]
+		return false
+	}
+	t.places = t.places[:0]
+	for i := 0; i < len(t.point) && len(t.places) < len(t.attributes); i++ {
+		if t.point[i].name == t.attributes[len(t.places)].name {
+			t.places = append(t.places, i)
+		}
+	}
+	return true
+}
+
 // begin prepares for the series of a point that makes several.
 func (t *translation) begin() {
+	t.places = t.places[:0]
 	if t.simple {
-		t.named, t.simple = merge(t.named[:0], t.base, t.attributes)
+		t.named, t.simple = t.merge(t.named[:0], t.base, t.attributes)
 		t.hashed = hashOf(t.named)
+		t.name, _ = t.position(t.named, t.symbols.number(model.MetricNameLabel))
 	}
 }
 
 // another returns one of the series of a point that makes several: with a name,
 // and with a bound if that has one.
 func (t *translation) another(attributes pcommon.Map, name string, bound labelPair) *series {
-	if t.simple {
-		own := [2]labelPair{{Name: model.MetricNameLabel, Value: name}, bound}
-		extra := own[:2]
-		if bound.Name == "" {
-			extra = own[:1]
-		}
-		var ok bool
-		if t.point, ok = merge(t.point[:0], t.named, extra); ok {
-			return t.add(t.point, t.hashed+hashOf(extra), t.family)
-		}
+	if !t.simple {
+		return t.carefully(attributes, name, bound)
 	}
-	return t.carefully(attributes, name, bound)
+	own := [2]label{t.symbols.label(model.MetricNameLabel, name)}
+	extra, after := own[:1], len(t.named)
+	if bound.Name != "" {
+		var found bool
+		own[1] = t.symbols.label(bound.Name, bound.Value)
+		if after, found = t.position(t.named, own[1].name); found {
+			return t.carefully(attributes, name, bound)
+		}
+		extra = own[:2]
+	}
+	// The names of bounds come after __name__.
+	t.point = append(append(t.point[:0], t.named[:t.name]...), own[0])
+	t.point = append(t.point, t.named[t.name:after]...)
+	if bound.Name != "" {
+		t.point = append(t.point, own[1])
+	}
+	t.point = append(t.point, t.named[after:]...)
+	return t.add(t.point, t.hashed+hashOf(extra), t.family)
 }
 
 // carefully puts labels together in the order in which they override or rename
@@ -387,7 +470,7 @@ func (t *translation) setAttributes(b *labels.Builder, attributes pcommon.Map, w
 		value, _ := attributes.Get(key)
 		name, ok := key, true
 		if !t.scraped {
-			if name, ok = t.label(key); !ok {
+			if name, ok = t.names.label(key); !ok {
 				continue
 			}
 		}
@@ -425,23 +508,26 @@ func (t *translation) finish(name string, bound labelPair) *series {
 			b.Set(promoted.Name, promoted.Value)
 		}
 	}
-	t.point = t.point[:0]
-	b.Labels().Range(func(l labelPair) { t.point = append(t.point, l) })
+	t.point, t.places = t.point[:0], t.places[:0]
+	b.Labels().Range(func(l labelPair) { t.point = append(t.point, t.symbols.label(l.Name, l.Value)) })
 	return t.add(t.point, hashOf(t.point), t.family)
 }
 
 const (
 	scopePrefix        = "otel_scope_"
 	targetInfo         = "target_info"
+	targetHelp         = "Target metadata"
 	targetInfoInterval = 150e9 // nanoseconds: half of what a query looks back
 )
-
-var targetInfoFamily = &family{name: targetInfo, Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: "Target metadata"}}
 
 // targetInfo describes the resource for the time of its points, by the attributes
 // that are not labels of every series.
 func (t *translation) targetInfo(attributes pcommon.Map, o origin) {
-	t.scraped, t.family = o != instrumented, targetInfoFamily
+	t.scraped, t.family = o != instrumented, &family{
+		name:     targetInfo,
+		Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: targetHelp},
+		help:     t.symbols.number(targetHelp),
+	}
 	described := func(key string) bool {
 		switch key {
 		case "service.name", "service.namespace", "service.instance.id", laneKey:
