@@ -284,81 +284,99 @@ func drawMetric(t *rapid.T, m pmetric.Metric, scraped bool) {
 		m.Metadata().PutStr(typeKey, string(rapid.SampledFrom(kinds).Draw(t, "type")))
 	}
 	for range rapid.IntRange(1, 3).Draw(t, "points") {
-		base := time.UnixMilli(1795473620776)
-		at := pcommon.NewTimestampFromTime(base.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "minute")) * time.Minute))
-		start := pcommon.NewTimestampFromTime(base.Add(-time.Hour))
-		flags := pmetric.DefaultDataPointFlags.WithNoRecordedValue(rapid.IntRange(0, 5).Draw(t, "stale") == 0)
-		switch kind {
-		case 0, 1:
-			var p pmetric.NumberDataPoint
-			if kind == 0 {
-				if m.Type() == pmetric.MetricTypeEmpty {
-					m.SetEmptyGauge()
-				}
-				p = m.Gauge().DataPoints().AppendEmpty()
-			} else {
-				if m.Type() == pmetric.MetricTypeEmpty {
-					m.SetEmptySum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-					m.Sum().SetIsMonotonic(monotonic)
-				}
-				p = m.Sum().DataPoints().AppendEmpty()
-				drawExemplars(t, p.Exemplars())
-			}
-			if rapid.Bool().Draw(t, "integer") {
-				p.SetIntValue(int64(rapid.IntRange(0, 5).Draw(t, "value")))
-			} else {
-				p.SetDoubleValue(rapid.Float64().Draw(t, "value"))
-			}
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		case 2:
-			if m.Type() == pmetric.MetricTypeEmpty {
-				m.SetEmptyHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-			}
-			p := m.Histogram().DataPoints().AppendEmpty()
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			p.SetCount(10)
-			if rapid.Bool().Draw(t, "sum") {
-				p.SetSum(1.5)
-			}
-			bounds := []float64{0.005, 1, 2.5, 1e10}[:rapid.IntRange(0, 4).Draw(t, "bounds")]
-			p.ExplicitBounds().FromRaw(bounds)
-			p.BucketCounts().FromRaw(make([]uint64, rapid.SampledFrom([]int{0, len(bounds), len(bounds) + 1}).Draw(t, "buckets")))
-			drawExemplars(t, p.Exemplars())
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		case 3:
-			if m.Type() == pmetric.MetricTypeEmpty {
-				m.SetEmptyExponentialHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-			}
-			p := m.ExponentialHistogram().DataPoints().AppendEmpty()
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			drawExponential(t, p, histogram.ExponentialSchemaMax)
-			drawExemplars(t, p.Exemplars())
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		case 4:
-			if m.Type() == pmetric.MetricTypeEmpty {
-				m.SetEmptySummary()
-			}
-			p := m.Summary().DataPoints().AppendEmpty()
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			p.SetCount(3)
-			p.SetSum(0.1)
-			for _, quantile := range []float64{0.5, 1}[:rapid.IntRange(0, 2).Draw(t, "quantiles")] {
-				q := p.QuantileValues().AppendEmpty()
-				q.SetQuantile(quantile)
-				q.SetValue(7)
-			}
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		}
+		drawPoint(t, m, kind, monotonic)
 	}
+}
+
+// timed is what points of every kind have.
+type timed interface {
+	SetTimestamp(pcommon.Timestamp)
+	SetStartTimestamp(pcommon.Timestamp)
+	SetFlags(pmetric.DataPointFlags)
+	Attributes() pcommon.Map
+}
+
+func drawPoint(t *rapid.T, m pmetric.Metric, kind int, monotonic bool) {
+	var p timed
+	switch kind {
+	case 0, 1:
+		p = drawNumber(t, m, kind == 1, monotonic)
+	case 2:
+		p = drawHistogram(t, m)
+	case 3:
+		if m.Type() == pmetric.MetricTypeEmpty {
+			m.SetEmptyExponentialHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+		}
+		one := m.ExponentialHistogram().DataPoints().AppendEmpty()
+		drawExponential(t, one, histogram.ExponentialSchemaMax)
+		drawExemplars(t, one.Exemplars())
+		p = one
+	case 4:
+		p = drawSummary(t, m)
+	}
+	base := time.UnixMilli(1795473620776)
+	p.SetTimestamp(pcommon.NewTimestampFromTime(base.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "minute")) * time.Minute)))
+	p.SetStartTimestamp(pcommon.NewTimestampFromTime(base.Add(-time.Hour)))
+	p.SetFlags(pmetric.DefaultDataPointFlags.WithNoRecordedValue(rapid.IntRange(0, 5).Draw(t, "stale") == 0))
+	drawAttributes(t, p.Attributes(), pointAttributes)
+}
+
+func drawNumber(t *rapid.T, m pmetric.Metric, sum, monotonic bool) pmetric.NumberDataPoint {
+	var p pmetric.NumberDataPoint
+	if !sum {
+		if m.Type() == pmetric.MetricTypeEmpty {
+			m.SetEmptyGauge()
+		}
+		p = m.Gauge().DataPoints().AppendEmpty()
+	} else {
+		if m.Type() == pmetric.MetricTypeEmpty {
+			m.SetEmptySum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+			m.Sum().SetIsMonotonic(monotonic)
+		}
+		p = m.Sum().DataPoints().AppendEmpty()
+		drawExemplars(t, p.Exemplars())
+	}
+	if rapid.Bool().Draw(t, "integer") {
+		p.SetIntValue(int64(rapid.IntRange(0, 5).Draw(t, "value")))
+	} else {
+		p.SetDoubleValue(rapid.Float64().Draw(t, "value"))
+	}
+	return p
+}
+
+func drawHistogram(t *rapid.T, m pmetric.Metric) pmetric.HistogramDataPoint {
+	if m.Type() == pmetric.MetricTypeEmpty {
+		m.SetEmptyHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	}
+	p := m.Histogram().DataPoints().AppendEmpty()
+	p.SetCount(10)
+	if rapid.Bool().Draw(t, "sum") {
+		p.SetSum(1.5)
+	}
+	bounds := []float64{0.005, 1, 2.5, 1e10}[:rapid.IntRange(0, 4).Draw(t, "bounds")]
+	p.ExplicitBounds().FromRaw(bounds)
+	counts := make([]uint64, rapid.SampledFrom([]int{0, len(bounds), len(bounds) + 1}).Draw(t, "buckets"))
+	for i := range counts {
+		counts[i] = rapid.Uint64Range(0, 3).Draw(t, "count")
+	}
+	p.BucketCounts().FromRaw(counts)
+	drawExemplars(t, p.Exemplars())
+	return p
+}
+
+func drawSummary(t *rapid.T, m pmetric.Metric) pmetric.SummaryDataPoint {
+	if m.Type() == pmetric.MetricTypeEmpty {
+		m.SetEmptySummary()
+	}
+	p := m.Summary().DataPoints().AppendEmpty()
+	p.SetCount(3)
+	p.SetSum(0.1)
+	for _, quantile := range []float64{0.5, 1}[:rapid.IntRange(0, 2).Draw(t, "quantiles")] {
+		q := p.QuantileValues().AppendEmpty()
+		q.SetQuantile(quantile)
+		q.SetValue(7)
+	}
+	return p
 }
 
 func drawExponential(t *rapid.T, p pmetric.ExponentialHistogramDataPoint, maxScale int32) {
