@@ -86,7 +86,7 @@ backends: ## build Loki, Prometheus and Jaeger into the cache outside the checko
 	go run ./internal/lab/cmd/backends
 
 .PHONY: faults
-faults: build backends ## kill, cut, fill and damage for ~7 minutes; FAULTS_FULL=1: an hour; FAULTS_FLAGS='--rows a,b'
+faults: build backends ## kill, cut, fill and damage for ~9 minutes; FAULTS_FULL=1: an hour; FAULTS_FLAGS='--rows a,b'
 	go build -o bin/nats-server github.com/nats-io/nats-server/v2
 	go test -c -o bin/spool.test ./internal/spool
 	go test -c -o bin/faults.test ./test/faults

@@ -194,7 +194,8 @@ func TestALaneOutlivesTheOneItFollows(t *testing.T) {
 	h.start()
 	h.prepare()
 	eventually(t, "the second lane is sealed too", func() bool { return e.spool.Live(frame.Logs) == logsLaneAt(3) })
-	third := e.lanes.get(logsLaneAt(3))
+	var third *lane // the shipper hears of it a moment later
+	eventually(t, "the third lane is known", func() bool { third = e.lanes.get(logsLaneAt(3)); return third != nil })
 	eventually(t, "the sealed lanes leave", func() bool {
 		for seq := range uint32(2) {
 			if e.Unsent(logsLaneAt(seq+1)) == 11 {

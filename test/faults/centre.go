@@ -252,7 +252,7 @@ func (s *scene) namedBy(ctx context.Context, r *relay) (lost, rejected int, err 
 			return int(m.Sum(name, append(labels, "cluster", cluster, "signal", "logs")...))
 		}
 		lost += sum("longhaul_lost_items_total") - sum("longhaul_recovered_items_total")
-		rejected += sum("longhaul_lost_items_total", "cause", "rejected")
+		rejected += sum("longhaul_lost_items_total", "cause", "rejected") - sum("longhaul_recovered_items_total", "cause", "rejected")
 	}
 	return lost, rejected, nil
 }

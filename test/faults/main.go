@@ -61,7 +61,7 @@ func main() {
 	o := options{full: os.Getenv("FAULTS_FULL") == "1"}
 	flag.StringVar(&o.rows, "rows", "", "names of rows, separated by commas; default all")
 	flag.Float64Var(&o.times, "times", 1, "scale how often each fault happens")
-	flag.StringVar(&o.bin, "bin", "bin", "directory of longhaul-collector, longhaul-relay and nats-server")
+	flag.StringVar(&o.bin, "bin", "bin", "directory of longhaul, longhaul-collector, longhaul-relay and nats-server")
 	flag.StringVar(&o.dir, "dir", "", "directory for stores and logs; default a temporary one; one named here is kept")
 	flag.BoolVar(&o.keep, "keep", false, "keep stores and logs; those of a failed row are kept anyway")
 	flag.BoolVar(&o.list, "list", false, "list the rows and exit")
@@ -101,7 +101,7 @@ func run(ctx context.Context, o options) (ok bool, err error) {
 	if w.bin, err = filepath.Abs(o.bin); err != nil {
 		return false, err
 	}
-	for _, name := range []string{"longhaul-collector", "longhaul-relay", "nats-server"} {
+	for _, name := range []string{"longhaul", "longhaul-collector", "longhaul-relay", "nats-server"} {
 		if _, err := os.Stat(filepath.Join(w.bin, name)); err != nil {
 			return false, fmt.Errorf("%w: run this with 'make faults', which builds it", err)
 		}

@@ -126,20 +126,26 @@ func (s *scene) busiest(ctx context.Context) (*relay, error) {
 // noteTakeover waits until something that was sent after now by each collector has
 // arrived, without the relay that is gone.
 func (s *scene) noteTakeover(ctx context.Context, gone *relay, how string) error {
+	began := time.Now()
+	if err := s.awaitFlow(ctx); err != nil {
+		return fmt.Errorf("after %s %s: %w", gone.name, how, err)
+	}
+	s.note("%.1f s after %s %s, new data of every collector had arrived (%v are promised until another relay reads)",
+		time.Since(began).Seconds(), gone.name, how, takenOverWithin)
+	return nil
+}
+
+// awaitFlow waits until something that was sent after now by each collector has arrived.
+func (s *scene) awaitFlow(ctx context.Context) error {
 	began, from := time.Now(), s.feed.begun()
-	for {
-		if s.feed.arrivedFromAll(from, s.gate.firsts()) {
-			break
-		}
+	for !s.feed.arrivedFromAll(from, s.gate.firsts()) {
 		if time.Since(began) > settleTime {
-			return fmt.Errorf("%v after %s %s, not every collector's data arrives", settleTime, gone.name, how)
+			return fmt.Errorf("for %v not every collector's data has arrived", settleTime)
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
-	took := time.Since(began)
-	s.note("%.1f s after %s %s, new data of every collector had arrived (%v are promised until another relay reads)", took.Seconds(), gone.name, how, takenOverWithin)
 	return nil
 }
 

@@ -62,7 +62,7 @@ type stage struct {
 type scene struct {
 	stage    stage
 	clusters []string // of the collectors; the first is the row's name
-	dir      string
+	dir, bin string
 	disk     string // mount point of the small file system, or empty
 	random   *rand.Rand
 	loki     *lab.Loki
@@ -100,7 +100,7 @@ func (s *scene) note(format string, args ...any) {
 // open starts a row's processes and feeds.
 func (w *world) open(ctx context.Context, cluster string, st stage) (_ *scene, err error) {
 	s := &scene{
-		stage: st, clusters: []string{cluster}, dir: filepath.Join(w.dir, cluster), loki: w.loki, began: time.Now(),
+		stage: st, clusters: []string{cluster}, dir: filepath.Join(w.dir, cluster), bin: w.bin, loki: w.loki, began: time.Now(),
 		random: rand.New(rand.NewPCG(w.seed, 0)),
 	}
 	defer func() {
