@@ -70,7 +70,11 @@ func (h *testHub) relay(confirm *confirming) jetstream.Stream {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	stream, _, err := hub.EnsureStream(h.t.Context(), js, frame.Logs, hub.Streams{MaxBytes: 64 * bytesize.MiB, Replicas: 1})
+	settings := hub.Streams{MaxBytes: 64 * bytesize.MiB, Replicas: 1}
+	if _, err := hub.EnsureSignal(h.t.Context(), js, frame.Logs, settings, hub.Layout{Count: 4}, []hub.Reader{{Destination: hub.DefaultDestination}}); err != nil {
+		h.t.Fatal(err)
+	}
+	stream, err := js.Stream(h.t.Context(), hub.StreamName(frame.Logs))
 	if err != nil {
 		h.t.Fatal(err)
 	}

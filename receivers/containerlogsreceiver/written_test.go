@@ -67,7 +67,7 @@ func (w *written) killed() {
 	}
 }
 
-// saved notes that the positions behind all lines so far are in the position file.
+// allSaved notes that the positions behind all lines so far are in the position file.
 func (w *written) allSaved() {
 	for i := range w.lines {
 		w.lines[i].saved = true
@@ -108,13 +108,13 @@ func (a *arrival) missing() (missing []int) {
 }
 
 // tooMuch tells of lines that came more often than the copies and kills explain,
-// and of records that came in pieces.
-func (w *written) tooMuch(a *arrival) (wrong []string) {
+// and, unless that is allowed, of records that came in pieces only.
+func (w *written) tooMuch(a *arrival, inPieces bool) (wrong []string) {
 	for i, l := range w.lines {
 		if a.lines[i] > 1+l.copies+l.kills {
 			wrong = append(wrong, fmt.Sprintf("%q came %d times, with %d copies and %d kills", w.body(i), a.lines[i], l.copies, l.kills))
 		}
-		if a.lines[i] > 0 && a.torn[i] == a.lines[i] {
+		if !inPieces && a.lines[i] > 0 && a.torn[i] == a.lines[i] {
 			wrong = append(wrong, fmt.Sprintf("%q came only in pieces of its record, with %d copies and %d kills", w.body(i), l.copies, l.kills))
 		}
 	}
