@@ -112,7 +112,9 @@ func (r *reader) read(ctx context.Context, consumer jetstream.Consumer, connects
 
 // receive takes what comes of one pull.
 func (r *reader) receive(ctx context.Context, in <-chan *nats.Msg) error {
-	const patience = lease.MaxPullExpiry + 3*time.Second
+	// A hub that is busy answers late; one that does not answer at all may have lost
+	// what it sent.
+	const patience = lease.MaxPullExpiry + 20*time.Second
 	silence := time.NewTimer(patience)
 	defer silence.Stop()
 	for received := 0; received < pullMessages; {
