@@ -179,7 +179,8 @@ func (b *bench) makeStreams(ctx context.Context, address string) error {
 	}
 	for _, signal := range frame.Signals {
 		settings := hub.Streams{MaxBytes: 4*b.catchUpBytes + bytesize.GiB, Replicas: 1}
-		if _, _, err := hub.EnsureStream(ctx, js, signal, settings); err != nil {
+		reader := []hub.Reader{{Destination: hub.DefaultDestination}}
+		if _, err := hub.EnsureSignal(ctx, js, signal, settings, hub.Layout{Count: hub.DefaultPartitions}, reader); err != nil {
 			return err
 		}
 	}

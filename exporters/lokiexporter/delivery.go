@@ -40,6 +40,10 @@ var errStream = errors.New("stream is refused for now")
 // others wait behind it.
 const ratePatience = 5 * time.Second
 
+// longestReply is how much of an answer is read. Loki tells about each refused
+// entry in some 250 bytes.
+const longestReply = 4 << 20
+
 // statusBlocked is Loki's answer, by default, when an operator has blocked a
 // tenant or a kind of streams for a time. It looks like a success.
 const statusBlocked = 260
@@ -130,6 +134,8 @@ func (d *delivery) send(ctx context.Context, r *request) result {
 		return result{outcome: d.answered(ctx, r, 0, "")}
 	case reply.Status == http.StatusRequestEntityTooLarge && r.entries > 1:
 		return d.sendHalves(ctx, r)
+	case reply.Status == http.StatusBadRequest && len(reply.Body) >= longestReply && r.entries > 1:
+		return d.sendHalves(ctx, r) // the end of what Loki said is missing
 	case reply.Status == http.StatusBadRequest && len(r.parts) > 1 && byIngester(reply.Body):
 		// It hides what was refused of other streams. Those that Loki took it
 		// stores once.
@@ -178,7 +184,7 @@ func (d *delivery) sendApart(ctx context.Context, r *request, reply deliver.Repl
 	if len(r.parts) == 1 {
 		d.stuck[r.parts[0].stream] = true
 		d.keep(r, false)
-		return result{err: fmt.Errorf("Loki: %w: %w: status %d: %s", deliver.ErrUnavailable, errStream, reply.Status, shorten(strings.TrimSpace(reply.Body)))}
+		return result{err: fmt.Errorf("%s: %w: %w: status %d: %s", d.sender.Backend, deliver.ErrUnavailable, errStream, reply.Status, shorten(strings.TrimSpace(reply.Body)))}
 	}
 	var total result
 	for _, one := range r.apart() {

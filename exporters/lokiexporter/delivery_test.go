@@ -134,7 +134,7 @@ func TestOverloadIsWaitedOut(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusNoContent)
 		})
-		exp := start(t, server.URL, quick)
+		exp := start(t, server.URL, func(cfg *Config) { quick(cfg); cfg.Retry.MaxElapsedTime = time.Minute })
 		require.NoError(t, exp.ConsumeLogs(context.Background(), logsOf(1, "a", "b")))
 		require.Equal(t, []string{"a", "b"}, server.taken, "status %d", status)
 		require.Equal(t, int64(2), exp.sent(t))
@@ -153,7 +153,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
-	exp := start(t, server.URL, func(cfg *Config) { quick(cfg); cfg.Retry.MaxElapsedTime = 5 * time.Second })
+	exp := start(t, server.URL, func(cfg *Config) { quick(cfg); cfg.Retry.MaxElapsedTime = time.Minute })
 	require.NoError(t, exp.ConsumeLogs(context.Background(), logsOf(1, "a")))
 	require.GreaterOrEqual(t, times[1].Sub(times[0]), time.Second)
 }
@@ -414,4 +414,20 @@ func TestManyStreamsShareRequests(t *testing.T) {
 	require.NoError(t, exp.ConsumeLogs(context.Background(), logsOf(50, "a")))
 	require.NoError(t, exp.ConsumeLogs(context.Background(), logsOf(50, "b")))
 	require.Equal(t, 2, server.pushes)
+}
+
+func TestAnAnswerThatIsNotReadWholeIsAskedForAgainInHalves(t *testing.T) {
+	server := serve(t, func(_ int, lines []string, w http.ResponseWriter) {
+		w.WriteHeader(http.StatusBadRequest)
+		var all []string // Loki tells about all of them, at length
+		for range lines {
+			all = append(all, "1 errors like: "+strings.TrimSpace(oldOne)+strings.Repeat(" ", longestReply/4))
+		}
+		_, _ = io.WriteString(w, strings.Join(all, "; "))
+	})
+	exp := start(t, server.URL, quick)
+	err := exp.ConsumeLogs(context.Background(), logsOf(1, "1", "2", "3", "4", "5", "6"))
+	require.True(t, consumererror.IsPermanent(err), "%v", err)
+	require.Equal(t, 3, server.pushes)
+	require.Equal(t, map[string]int64{"greater_than_max_sample_age": 6}, exp.rejected(t))
 }

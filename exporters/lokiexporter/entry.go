@@ -2,6 +2,7 @@ package lokiexporter
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
@@ -114,19 +115,13 @@ func (b *batch) group() {
 		b.order[s.first+s.n] = int32(i)
 		s.n++
 	}
-	byTime := func(x, y int32) int {
-		switch a, c := b.entries[x].at, b.entries[y].at; {
-		case a < c:
-			return -1
-		case a > c:
-			return 1
-		}
-		return 0
+	byTime := func(x, y int32) int { // and then as they came
+		return cmp.Or(cmp.Compare(b.entries[x].at, b.entries[y].at), cmp.Compare(x, y))
 	}
 	for i := range b.streams {
 		s := &b.streams[i]
 		if order := b.of(s); !slices.IsSortedFunc(order, byTime) {
-			slices.SortStableFunc(order, byTime)
+			slices.SortFunc(order, byTime)
 		}
 		b.markRepetitions(s)
 	}

@@ -40,6 +40,11 @@ func start(t *testing.T, endpoint string, change func(*Config)) running {
 	exp, err := NewFactory().CreateLogs(context.Background(), set, cfg)
 	require.NoError(t, err)
 	require.NoError(t, exp.Start(context.Background(), componenttest.NewNopHost()))
+	select { // a busy machine must not decide whether Loki's settings are known
+	case <-exp.(*lokiExporter).late.first:
+	case <-time.After(time.Minute):
+		t.Fatal("no attempt to read Loki's settings has ended")
+	}
 	t.Cleanup(func() {
 		require.NoError(t, exp.Shutdown(context.Background()))
 		require.NoError(t, telemetry.Shutdown(context.Background()))

@@ -67,8 +67,7 @@ func TestTheGuardsMemoryIsBounded(t *testing.T) {
 
 func TestADemotedLabelsValueIsKeptUnderItsName(t *testing.T) {
 	server := serve(t, func(_ int, _ []string, w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) })
-	var exp running
-	exp = start(t, server.URL, func(cfg *Config) {
+	exp := start(t, server.URL, func(cfg *Config) {
 		quick(cfg)
 		cfg.Cardinality.MaxValues = 3
 	})

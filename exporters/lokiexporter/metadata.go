@@ -3,6 +3,7 @@ package lokiexporter
 import (
 	"encoding/hex"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -42,7 +43,7 @@ func (n metadataNames) of(attribute string) string {
 		clear(n)
 	}
 	name = metadataName(attribute)
-	n[attribute] = name
+	n[strings.Clone(attribute)] = name // not what it may be a part of
 	return name
 }
 

@@ -101,6 +101,10 @@ querier:
   query_ingesters_within: 0s
 query_range:
   parallelise_shardable_queries: false
+# Loki is not ready before its parts have found each other, and they look only
+# every 10 s.
+frontend: {scheduler_dns_lookup_period: 500ms}
+frontend_worker: {dns_lookup_duration: 500ms}
 analytics: {reporting_enabled: false}
 limits_config:
   max_query_length: 0
@@ -131,7 +135,7 @@ limits_config:
 		}
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
-	}, 60*time.Second, 100*time.Millisecond, "Loki does not become ready; its log: %s", tail(server.log))
+	}, 3*time.Minute, 100*time.Millisecond, "Loki does not become ready; its log: %s", tail(server.log))
 	return server
 }
 
@@ -166,7 +170,7 @@ func (s *lokiServer) query(t *testing.T, query string, from, to time.Time) []fou
 		"limit":     {"50000"},
 		"direction": {"forward"},
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/loki/api/v1/query_range?"+values.Encode(), nil)
 	require.NoError(t, err)

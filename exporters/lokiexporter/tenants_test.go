@@ -134,6 +134,7 @@ func TestOneTenantsTroubleIsItsOwn(t *testing.T) {
 }
 
 func TestAHangingTenantHoldsNoOtherUp(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	server := serveTenants(t, func(tenant string, _ []push.Stream, _ http.ResponseWriter, r *http.Request) bool {
 		if tenant != "b" {
@@ -146,7 +147,7 @@ func TestAHangingTenantHoldsNoOtherUp(t *testing.T) {
 		return true
 	})
 	t.Cleanup(func() { close(release) })
-	exp := start(t, server.URL, func(cfg *Config) { byCluster(cfg); cfg.Timeout = 50 * time.Millisecond })
+	exp := start(t, server.URL, func(cfg *Config) { byCluster(cfg); cfg.Timeout = 5 * time.Second })
 	failed := failedLogs(t, exp.ConsumeLogs(context.Background(), clusterLogs("a", "b", "c")))
 	require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
 	require.Len(t, server.lines("a"), 4)

@@ -70,7 +70,11 @@ func (h *testHub) relay(confirm *confirming) jetstream.Stream {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	stream, _, err := hub.EnsureStream(h.t.Context(), js, frame.Logs, hub.Streams{MaxBytes: 64 * bytesize.MiB, Replicas: 1})
+	settings := hub.Streams{MaxBytes: 64 * bytesize.MiB, Replicas: 1}
+	if _, err := hub.EnsureSignal(h.t.Context(), js, frame.Logs, settings, hub.Layout{Count: 4}, []hub.Reader{{Destination: hub.DefaultDestination}}); err != nil {
+		h.t.Fatal(err)
+	}
+	stream, err := js.Stream(h.t.Context(), hub.StreamName(frame.Logs))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -83,7 +87,7 @@ func (h *testHub) relay(confirm *confirming) jetstream.Stream {
 		if err != nil {
 			return
 		}
-		answer := custody.Confirmation{Version: custody.Version, Epoch: hello.Epoch}
+		answer := custody.Confirmation{Version: custody.Version, Epoch: hello.Epoch, Instance: hello.Instance, Heard: hello.Seq}
 		for _, l := range hello.Lanes {
 			accepted := custody.Accepted{Lane: l.Lane}
 			if confirm.is() {

@@ -17,7 +17,7 @@ const (
 	// consumersAtOnce bounds how many consumers are made at the same time.
 	consumersAtOnce = 8
 	// inHands bounds the frames of one signal and destination that are in the relays'
-	// hands, and inHandsMin what one partition may have of it.
+	// hands: waiting, or delivered within the second or so until that is stored; and inHandsMin what one partition may have of it.
 	inHands, inHandsMin = 16 * 1024, 4 * 1024
 )
 
@@ -116,7 +116,8 @@ func ensureConsumer(ctx context.Context, stream jetstream.Stream, want jetstream
 }
 
 // RemoveReaders deletes the consumers that match. What the hub held for them alone
-// is gone with them.
+// is gone with them. A stream that nobody reads any more goes, too: it would say yes
+// to frames and drop them.
 func RemoveReaders(ctx context.Context, js jetstream.JetStream, signal frame.Signal, match func(PartitionReader) bool) (left uint64, err error) {
 	stream, err := js.Stream(ctx, StreamName(signal))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -129,13 +130,20 @@ func RemoveReaders(ctx context.Context, js jetstream.JetStream, signal frame.Sig
 	if err != nil {
 		return 0, err
 	}
+	stay := 0
 	for name, r := range readers {
 		if !match(r) {
+			stay++
 			continue
 		}
 		left += r.Left()
 		if err := stream.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return left, fmt.Errorf("delete consumer %s of stream %s: %w", name, StreamName(signal), err)
+		}
+	}
+	if stay == 0 && len(readers) > 0 {
+		if err := js.DeleteStream(ctx, StreamName(signal)); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return left, fmt.Errorf("delete stream %s: %w", StreamName(signal), err)
 		}
 	}
 	return left, nil

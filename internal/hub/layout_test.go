@@ -197,6 +197,10 @@ func TestADestinationThatIsNewBeginsWhereItIsTold(t *testing.T) {
 	stream, err := js.Stream(t.Context(), StreamName(frame.Logs))
 	require.NoError(t, err)
 	require.Zero(t, stream.CachedInfo().State.Msgs, "what was held for the destination alone is gone with it")
+	_, err = RemoveReaders(t.Context(), js, frame.Logs, func(PartitionReader) bool { return true })
+	require.NoError(t, err)
+	_, err = js.Publish(t.Context(), FrameSubject(frame.Logs, o), nil, jetstream.WithRetryAttempts(0))
+	require.Error(t, err, "a frame that nobody would read is not taken")
 }
 
 func TestTheLayoutIsFoundAgainWhenTheBucketIsLost(t *testing.T) {

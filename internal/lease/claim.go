@@ -174,6 +174,10 @@ func (c *Claim) consumer(ctx context.Context, stream, name string) (jetstream.Co
 	c.m.mu.Lock()
 	done := c.reset[key]
 	c.m.mu.Unlock()
+	consumer, err := c.m.js.Consumer(ctx, stream, name) // first, because the server does not say of a reset that there is no consumer
+	if err != nil {
+		return nil, err
+	}
 	if !done {
 		if _, err := c.m.js.ResetConsumer(ctx, stream, name); err != nil {
 			return nil, err
@@ -182,7 +186,7 @@ func (c *Claim) consumer(ctx context.Context, stream, name string) (jetstream.Co
 		c.reset[key] = true
 		c.m.mu.Unlock()
 	}
-	return c.m.js.Consumer(ctx, stream, name)
+	return consumer, nil
 }
 
 // Through is the sequence of the last frame in the signal's stream now.

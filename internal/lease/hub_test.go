@@ -39,7 +39,6 @@ type testHub struct {
 	t        *testing.T
 	replicas int
 	servers  []*server.Server
-	dirs     []string
 	options  []*server.Options
 }
 

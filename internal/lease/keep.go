@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -62,6 +63,9 @@ func (m *Member) keep(ctx context.Context) {
 func (m *Member) ensure(ctx context.Context) error {
 	m.keeping.Lock()
 	defer m.keeping.Unlock()
+	if err := newEnough(m.js.Conn().ConnectedServerVersion()); err != nil {
+		return err
+	}
 	bucket, err := hub.EnsureCustody(ctx, m.js, m.set.Streams)
 	if err != nil {
 		return err
@@ -145,6 +149,18 @@ func (m *Member) ensureSignal(ctx context.Context, signal frame.Signal, layout h
 		m.log.Info("a destination is new on this hub", zap.String("destination", destination), zap.Stringer("signal", signal), zap.String("begins", begins))
 	}
 	return done, err
+}
+
+// newEnough says whether a server has what this needs: consumers that can be set back.
+func newEnough(version string) error {
+	var major, minor int
+	if n, err := fmt.Sscanf(version, "%d.%d", &major, &minor); n != 2 || err != nil {
+		return nil // not a release; it will tell
+	}
+	if major < 2 || major == 2 && minor < 14 {
+		return fmt.Errorf("the hub runs nats-server %s; longhaul's relay needs 2.14 or newer: upgrade the NATS servers", version)
+	}
+	return nil
 }
 
 func isNotFound(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }

@@ -47,7 +47,6 @@ func TestOneTakesOverFromTheOtherWithoutAHole(t *testing.T) {
 	n := e.end()
 	until(t, "everything is delivered", func() bool { return b.have() == 20*n })
 	b.complete(t, 20, n)
-	require.Zero(t, b.rewound, "what the one had in its hands comes to the other in its place")
 }
 
 // The relay is stopped between its last look at the lease and the store, so its own
@@ -137,7 +136,6 @@ func TestThePartitionCountChangesWithFramesInFlight(t *testing.T) {
 	n := e.end()
 	until(t, "everything is delivered", func() bool { return b.have() == 40*n })
 	b.complete(t, 40, n)
-	require.Zero(t, b.rewound, "the new generation begins where the old one ended")
 	stream, err := js.Stream(t.Context(), hub.StreamName(frame.Logs))
 	require.NoError(t, err)
 	readers, err := hub.Consumers(t.Context(), stream)
@@ -157,6 +155,8 @@ func TestTheHolderGoesOnWhenTheHubHasLostItsStore(t *testing.T) {
 	js := h.connect()
 	require.NoError(t, js.DeleteKeyValue(t.Context(), hub.CustodyBucket))
 	require.NoError(t, js.DeleteStream(t.Context(), hub.StreamName(frame.Logs)))
+	_, err := a.owned()[0].Consumer(t.Context(), frame.Logs, hub.DefaultDestination)
+	require.NoError(t, err, "who reads need not wait for the stream to be made again")
 	until(t, "both have been told", func() bool {
 		a.lock.Lock()
 		defer a.lock.Unlock()

@@ -23,6 +23,8 @@ const (
 	// this moment, and storePause the time between.
 	storeTries = 20
 	storePause = 25 * time.Millisecond
+	// batchTime is how long the answer to a batch is waited for.
+	batchTime = 10 * time.Second
 )
 
 // Store writes records, each only while this relay owns the partition, and says
@@ -104,7 +106,12 @@ func (c *Claim) writeBatch(ctx context.Context, records []Record, which []int, r
 		messages = append(messages, &nats.Msg{Subject: hub.KeySubject(records[i].Key), Data: records[i].Value, Header: nats.Header{}})
 	}
 	c.fence(messages[0], revision)
-	_, err := jetstreamext.PublishMsgBatch(ctx, c.m.js, messages)
+	bounded, cancel := context.WithTimeout(ctx, batchTime)
+	defer cancel()
+	_, err := jetstreamext.PublishMsgBatch(bounded, c.m.js, messages)
+	if err != nil && ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)) {
+		return fmt.Errorf("%w: %w", errBusy, err) // it may be stored: to write it again is the same
+	}
 	return refusal(err)
 }
 

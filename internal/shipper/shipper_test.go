@@ -80,7 +80,10 @@ func (h *hubServer) prepare() (jetstream.Stream, string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	stream, _, err := hub.EnsureStream(h.t.Context(), js, frame.Logs, settings)
+	if _, err := hub.EnsureSignal(h.t.Context(), js, frame.Logs, settings, hub.Layout{Count: 4}, []hub.Reader{{Destination: hub.DefaultDestination}}); err != nil {
+		h.t.Fatal(err)
+	}
+	stream, err := js.Stream(h.t.Context(), hub.StreamName(frame.Logs))
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
@@ -21,7 +21,7 @@ type arrival struct {
 	share   *share // the partition and destination that it was read for
 	out     *outlet
 	source  *source
-	msg     jetstream.Msg
+	msg     *nats.Msg
 	key     custody.Key
 	header  frame.Header
 	class   frame.Class // of the lane by now
@@ -64,14 +64,14 @@ func newSource(subject string) *source {
 
 // readArrival checks a message's frame and headers. What is wrong with it stands
 // in poison; the arrival still carries what could be read of its origin.
-func readArrival(msg jetstream.Msg, from *source) *arrival {
+func readArrival(msg *nats.Msg, from *source) *arrival {
 	a := &arrival{msg: msg, source: from}
 	a.key.Origin, a.key.Lane.Signal = from.origin, from.signal
 	if from.err != nil {
 		a.poison = from.err
 		return a
 	}
-	data := msg.Data()
+	data := msg.Data
 	header, payload, n, err := frame.Parse(data)
 	switch {
 	case err != nil:
@@ -90,8 +90,8 @@ func readArrival(msg jetstream.Msg, from *source) *arrival {
 	a.key.Lane.Seq = header.Lane
 	a.header, a.payload = header, payload
 	a.floor, a.lost, a.class = header.Floor, header.Lost, header.Class
-	if headers := msg.Headers(); len(headers) > 0 {
-		a.readHeaders(headers.Get)
+	if len(msg.Header) > 0 {
+		a.readHeaders(msg.Header.Get)
 	}
 	return a
 }

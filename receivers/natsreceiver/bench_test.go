@@ -9,8 +9,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
@@ -78,6 +80,23 @@ func benchOTLP(b *testing.B, signal frame.Signal, items, salt int) (otlp []byte)
 			p.Attributes().PutStr("mountpoint", "/var/lib")
 		}
 		otlp, err = (&pmetric.ProtoMarshaler{}).MarshalMetrics(metrics)
+	case frame.Traces:
+		traces := ptrace.NewTraces()
+		r := traces.ResourceSpans().AppendEmpty()
+		r.Resource().Attributes().PutStr("service.name", "orders")
+		scope := r.ScopeSpans().AppendEmpty()
+		for i := range items {
+			span := scope.Spans().AppendEmpty()
+			span.SetName("POST /orders")
+			span.SetTraceID(pcommon.TraceID{byte(i), byte(salt), 1})
+			span.SetSpanID(pcommon.SpanID{byte(i), 1})
+			span.SetStartTimestamp(1767225600000000000)
+			span.SetEndTimestamp(1767225600000000000)
+			span.Attributes().PutStr("http.request.method", "POST")
+			span.Attributes().PutStr("http.route", "/orders")
+			span.Attributes().PutInt("http.response.status_code", 200)
+		}
+		otlp, err = (&ptrace.ProtoMarshaler{}).MarshalTraces(traces)
 	}
 	if err != nil {
 		b.Fatal(err)
@@ -115,7 +134,7 @@ func benchmarkDeliver(b *testing.B, signal frame.Signal, items int) {
 		b.StartTimer()
 		for _, number := range frames {
 			for i, data := range number {
-				if err := r.route(b.Context(), fakeMsg{&nats.Msg{Subject: subjects[i], Data: data}}); err != nil {
+				if err := r.route(b.Context(), &nats.Msg{Subject: subjects[i], Data: data}); err != nil {
 					b.Fatal(err)
 				}
 				n += items
@@ -157,9 +176,9 @@ func discard(b *testing.B, signal frame.Signal) (sink, *int) {
 	}
 }
 
-// BenchmarkDecodedMemory measures what a byte of OTLP takes when decoded, for decodedFactor.
+// BenchmarkDecodedMemory measures what a byte of OTLP takes when decoded, for decodedBytes.
 func BenchmarkDecodedMemory(b *testing.B) {
-	for _, signal := range []frame.Signal{frame.Logs, frame.Metrics} {
+	for _, signal := range frame.Signals {
 		b.Run(signal.String(), func(b *testing.B) {
 			otlp := benchOTLP(b, signal, 2000, 1)
 			kept := make([]any, 0, b.N)
@@ -170,6 +189,12 @@ func BenchmarkDecodedMemory(b *testing.B) {
 				switch signal {
 				case frame.Logs:
 					one, err := (&plog.ProtoUnmarshaler{}).UnmarshalLogs(otlp)
+					if err != nil {
+						b.Fatal(err)
+					}
+					kept = append(kept, one)
+				case frame.Traces:
+					one, err := (&ptrace.ProtoUnmarshaler{}).UnmarshalTraces(otlp)
 					if err != nil {
 						b.Fatal(err)
 					}

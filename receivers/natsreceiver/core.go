@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,8 @@ const (
 	// deliverGrace is how long a partition that is given on, or a shutdown, lets
 	// deliveries finish that are under way: one that is cut short is delivered again.
 	deliverGrace = 4 * time.Second
+	// processBytes is what a relay of a large fleet takes besides memory_limit.
+	processBytes = 192 << 20
 )
 
 // core is the receivers of one connection: what they share.
@@ -57,6 +60,8 @@ type core struct {
 	owns    []*partition
 	active  atomic.Int64 // spools whose watermarks were written lately, or are to be
 	handled atomic.Int64 // frames in hands
+
+	connects atomic.Int64 // how often the hub was reached
 
 	delivering  context.Context // of the exporters: ends deliverGrace after reading
 	stopDeliver context.CancelFunc
@@ -114,7 +119,7 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return err
 	}
-	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{Connected: c.storeAgain}, c.log)
+	c.nc, err = c.config.Connection.Connect(ctx, "longhaul-relay", inProcess, hub.Events{Connected: c.connected}, c.log)
 	if err != nil {
 		return fmt.Errorf("connection: %w", err)
 	}
@@ -144,6 +149,10 @@ func (c *core) share() {
 		for _, o := range d.outlets {
 			o.limit(limit / outlets)
 		}
+	}
+	// A soft limit of the process below that would have it collect garbage without end.
+	if least := limit + processBytes; os.Getenv("GOMEMLIMIT") == "" && debug.SetMemoryLimit(-1) < least {
+		debug.SetMemoryLimit(least)
 	}
 }
 
@@ -237,8 +246,10 @@ func (c *core) owner(origin hub.Origin) *partition {
 	return nil
 }
 
-// storeAgain writes all watermarks again: the hub may be another one.
-func (c *core) storeAgain() {
+// connected writes all watermarks again, because the hub may be another one, and has
+// the readers begin again, because what it had sent may be lost.
+func (c *core) connected() {
+	c.connects.Add(1)
 	for _, p := range c.partitions() {
 		p.storeAgain()
 	}

@@ -465,6 +465,11 @@ func TestAThousandOriginsAreConfirmedEconomically(t *testing.T) {
 				}
 			}
 		}
+		select {
+		case <-f.js.PublishAsyncComplete():
+		case <-time.After(time.Minute):
+			t.Fatal("the hub takes no frames")
+		}
 		<-second.C
 	}
 	eventually(t, "all is confirmed", func() bool {

@@ -2,6 +2,7 @@ package natsreceiver
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,9 +52,8 @@ func (p *parking) has(origin hub.Origin) bool {
 }
 
 // park takes over arrivals that the ledger has taken and a backend refuses.
-func (p *parking) park(arrivals []*arrival, reason error) {
+func (p *parking) park(arrivals []*arrival) {
 	p.mu.Lock()
-	before := len(p.origins)
 	for _, a := range arrivals {
 		one, ok := p.origins[a.key.Origin]
 		if !ok {
@@ -62,13 +62,8 @@ func (p *parking) park(arrivals []*arrival, reason error) {
 		}
 		one.left = append(one.left, a)
 	}
-	n := len(p.origins)
-	p.count.Store(int64(n))
+	p.count.Store(int64(len(p.origins)))
 	p.mu.Unlock()
-	if before == 0 {
-		p.log.Warn("a backend takes only a part of what it is sent; the origins of the rest are parked and retried by themselves, all others go on",
-			zap.Stringer("signal", p.signal), zap.Int("origins", n), zap.Stringer("for_example", arrivals[0].key.Origin), zap.Error(reason))
-	}
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -115,7 +110,7 @@ func (p *parking) run(ctx context.Context) {
 
 // retry tries the parked origins until none is left.
 func (p *parking) retry(ctx context.Context) {
-	pace := newRetry()
+	pace, failures := newRetry(), 0
 	wait := pace.NextBackOff()
 	for {
 		select {
@@ -126,25 +121,36 @@ func (p *parking) retry(ctx context.Context) {
 		b := p.next()
 		if len(b.arrivals) == 0 {
 			if p.unpark() {
-				return
+				break
 			}
 			wait = 0
 			continue
 		}
+		now, behind := b.arrivals, []*arrival(nil)
+		if failures > 0 {
+			now, behind = halve(now)
+		}
 		once := pass{worker: p.worker}
-		left, err := once.try(ctx, b.arrivals)
-		p.putBack(left)
-		if len(left) < len(b.arrivals) { // accepted, refused for good, or of a partition that is given on
+		left, err := once.try(ctx, now)
+		p.putBack(append(slices.Clip(left), behind...))
+		if once.answered {
 			pace.Reset()
 		}
-		switch {
-		case len(left) == 0:
+		if len(left) == 0 {
 			wait = 0
-		default:
-			wait = pace.NextBackOff()
-			p.log.Debug("a backend does not accept data of parked origins yet", zap.Stringer("signal", p.signal),
-				zap.Int64("origins", p.count.Load()), zap.Duration("retry_in", wait), zap.Error(err))
+			continue
 		}
+		wait = pace.NextBackOff()
+		level := p.log.Debug
+		if failures++; failures == 1 {
+			level = p.log.Warn
+		}
+		level("a backend takes only a part of what it is sent; the origins of the rest are parked and retried by themselves, all others go on",
+			zap.Stringer("signal", p.signal), zap.Int64("origins", p.count.Load()), zap.Stringer("for_example", left[0].key.Origin),
+			zap.Duration("retry_in", wait), zap.Error(err))
+	}
+	if failures > 0 {
+		p.log.Info("a backend takes everything again; no origin is parked", zap.Stringer("signal", p.signal))
 	}
 }
 
@@ -201,9 +207,7 @@ func (p *parking) release() {
 			delete(p.origins, origin)
 		}
 	}
-	if p.count.Swap(int64(len(p.origins))) > 0 && len(p.origins) == 0 {
-		p.log.Info("a backend takes everything again; no origin is parked", zap.Stringer("signal", p.signal))
-	}
+	p.count.Store(int64(len(p.origins)))
 }
 
 // unpark lets go of the origins of which nothing is left and reports whether none

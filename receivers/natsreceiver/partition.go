@@ -302,7 +302,7 @@ func (h *hands) older(than time.Time) (replies []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for a := h.first; a != nil && a.since < than.UnixNano(); a = a.after {
-		replies = append(replies, a.msg.Reply())
+		replies = append(replies, a.msg.Reply)
 	}
 	return replies
 }

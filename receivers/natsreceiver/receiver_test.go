@@ -154,7 +154,18 @@ func startMeasured(t *testing.T, url string, b *backend, set receiver.Settings) 
 		})
 	}
 	t.Cleanup(stop)
+	eventually(t, "the relay reads all partitions", func() bool { return reads(r.(*core)) == testPartitions })
 	return stop
+}
+
+// reads counts the partitions that a relay reads.
+func reads(c *core) (n int) {
+	for _, p := range c.partitions() {
+		if p.ready.Load() && !p.ended.Load() {
+			n++
+		}
+	}
+	return n
 }
 
 // fleet publishes as edges do.
@@ -423,24 +434,22 @@ func TestAFrameThatDoesNotDecodeConfirmsNothingBeforeIt(t *testing.T) {
 	confirmations := f.confirmations(store1)
 	f.publish(store1, encode(t, 1, 1))
 	eventually(t, "1 is confirmed", func() bool { c, _ := confirmations(); return c == 1 })
-	var refused bool
-	b.refusing(func([]string) error { refused = true; return errors.New("away") })
-	f.publish(store1, encode(t, 2, 1)) // keeps the worker busy, so that the next are collected together
-	eventually(t, "2 is refused", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return refused })
-	f.publish(store1, encode(t, 3, 1))
+	var refused []string
+	b.refusing(func(bodies []string) error { refused = bodies; return errors.New("away") })
+	for n := uint64(2); n <= 3; n++ {
+		f.publish(store1, encode(t, n, 1))
+	}
 	f.publish(store1, frame.Append(nil, &frame.Header{
-		Codec: frame.OTLPZstd, Signal: frame.Logs, Class: frame.Live, Lane: 1, Items: 1, Epoch: epoch, Number: 4, Floor: 1, Uncompressed: 9,
+		Codec: frame.OTLPZstd, Signal: frame.Logs, Class: frame.Live, Lane: 1, Items: 1, Epoch: epoch, Number: 4, Floor: 1, Before: 3, Uncompressed: 9,
 	}, []byte("not zstd")))
-	b.refusing(func(bodies []string) error {
-		if slices.Contains(bodies, store1.String()+":line 3") {
-			return errors.New("away")
-		}
-		return nil
+	eventually(t, "2 and 3 are refused together", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return slices.Equal(refused, lines(store1, 2, 3))
 	})
-	eventually(t, "2 is confirmed", func() bool { c, _ := confirmations(); return c >= 2 })
 	time.Sleep(defaultConfig().ConfirmInterval + storePace + 2*settleInterval) // an absence can only be waited for
-	if c, _ := confirmations(); c != 2 {
-		t.Fatalf("confirmed %d while 3 waits for the backend", c)
+	if c, _ := confirmations(); c != 1 || f.held(hub.RejectedStream) != 0 {
+		t.Fatalf("confirmed %d, %d frames rejected while 2 and 3 wait for the backend", c, f.held(hub.RejectedStream))
 	}
 	b.refusing(nil)
 	eventually(t, "4 is confirmed", func() bool { c, _ := confirmations(); return c == 4 })
@@ -562,7 +571,7 @@ func unconnected(t testing.TB, signal frame.Signal, to sink) (*outlet, *partitio
 func held(t testing.TB, o *outlet, p *partition, number uint64) *arrival {
 	t.Helper()
 	msg := &nats.Msg{Subject: hub.StoredSubject(frame.Logs, store1, 16), Data: encode(t, number, 1)}
-	a := readArrival(fakeMsg{msg}, newSource(msg.Subject))
+	a := readArrival(msg, newSource(msg.Subject))
 	if a.poison != nil {
 		t.Fatal(a.poison)
 	}
@@ -575,21 +584,5 @@ func held(t testing.TB, o *outlet, p *partition, number uint64) *arrival {
 	a.share.hold(a)
 	return a
 }
-
-// fakeMsg is a message that no hub has sent: it is never acknowledged.
-type fakeMsg struct{ *nats.Msg }
-
-func (m fakeMsg) Data() []byte                              { return m.Msg.Data }
-func (m fakeMsg) Headers() nats.Header                      { return m.Header }
-func (m fakeMsg) Subject() string                           { return m.Msg.Subject }
-func (m fakeMsg) Reply() string                             { return m.Msg.Reply }
-func (m fakeMsg) Metadata() (*jetstream.MsgMetadata, error) { return nil, errors.New("none") }
-func (m fakeMsg) Ack() error                                { return nil }
-func (m fakeMsg) DoubleAck(context.Context) error           { return nil }
-func (m fakeMsg) Nak() error                                { return nil }
-func (m fakeMsg) NakWithDelay(time.Duration) error          { return nil }
-func (m fakeMsg) InProgress() error                         { return nil }
-func (m fakeMsg) Term() error                               { return nil }
-func (m fakeMsg) TermWithReason(string) error               { return nil }
 
 var _ receiver.Logs = (*core)(nil)

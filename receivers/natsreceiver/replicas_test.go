@@ -3,8 +3,6 @@ package natsreceiver
 import (
 	"testing"
 	"time"
-
-	"github.com/longhaul/longhaul/internal/lease"
 )
 
 // evenly waits until relays share all partitions, and checks that they do so evenly.
@@ -101,5 +99,3 @@ func TestAChangeOfThePartitionCountUnderLoadLosesNothingAndKeepsTheOrder(t *test
 		t.Errorf("%d frames were delivered twice", n)
 	}
 }
-
-var _ = lease.StartHeld

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -77,7 +78,7 @@ func newSettler(p *partition) *settler {
 func (a *arrival) settle(version uint64) {
 	s, id, of := a.share.settler, a.key.Spool(), a.share
 	a.letGo()
-	one := owed{a.msg.Reply(), a.key.Lane, a.header.Number, version}
+	one := owed{a.msg.Reply, a.key.Lane, a.header.Number, version}
 	if a.replay != "" {
 		one.number = 0 // whatever its lane has come to by now, if it is known
 	}
@@ -94,13 +95,13 @@ func (a *arrival) settle(version uint64) {
 // edge still has the frame.
 func (a *arrival) drop() {
 	a.letGo()
-	a.share.sent(a.msg.Ack())
+	a.share.sent(a.share.nc.Publish(a.msg.Reply, ack))
 }
 
 // giveBack returns the message to the hub, to come again after a while.
 func (a *arrival) giveBack(after time.Duration) {
 	a.letGo()
-	a.share.sent(a.msg.NakWithDelay(after))
+	a.share.sent(a.share.nc.Publish(a.msg.Reply, fmt.Appendf(nil, `-NAK {"delay": %d}`, after)))
 }
 
 func (s *settler) acknowledge(one owed) { s.sent(s.nc.Publish(one.reply, ack)) }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,6 +27,8 @@ const (
 	earlyWait  = 2 * time.Second
 	// resendInterval is the least time between two requests for one lane.
 	resendInterval = 5 * time.Second
+	// wholeTries is how often a batch of which nothing is accepted is tried whole.
+	wholeTries = 3
 )
 
 // worker delivers the frames of some origins of an outlet, of whatever partition.
@@ -191,26 +196,31 @@ func (w *worker) early(a *arrival) {
 // send delivers a batch: until the exporters accept it, or refuse for good, or
 // until ctx is done. What only some of its origins' backend refuses is parked, and
 // the worker goes on with the others. When nothing at all is accepted the batch is
-// tried again together with what has come since: only if some of that is accepted
-// it is not the whole backend that is away.
+// tried again together with what has come since, and after wholeTries only a half of
+// its origins at a time: if some of that is accepted, it is not the whole backend
+// that is away.
 func (w *worker) send(ctx context.Context, b *batch) {
-	retry, complained := newRetry(), false
-	for ctx.Err() == nil && len(b.arrivals) > 0 {
+	retry := newRetry()
+	for tries := 1; ctx.Err() == nil && len(b.arrivals) > 0; tries++ {
+		now, behind := b.arrivals, []*arrival(nil)
+		if tries > wholeTries {
+			now, behind = halve(now)
+		}
 		once := pass{worker: w}
-		left, err := once.try(ctx, b.arrivals)
+		left, err := once.try(ctx, now)
+		left = append(slices.Clip(left), behind...)
 		if len(left) == 0 {
 			return
 		}
 		if once.answered {
-			w.parking.park(left, err)
+			w.parking.park(left)
 			return
 		}
 		wait := retry.NextBackOff()
 		level := w.log.Warn
-		if complained {
+		if tries > 1 {
 			level = w.log.Debug
 		}
-		complained = true
 		level("a backend does not accept data; it is retried until it does, the hub and the edges keep what comes",
 			zap.Stringer("signal", w.signal), zap.Int("items", b.items), zap.Duration("retry_in", wait), zap.Error(err))
 		select {
@@ -220,6 +230,17 @@ func (w *worker) send(ctx context.Context, b *batch) {
 		}
 		b = w.extend(left)
 	}
+}
+
+// halve divides arrivals by origin, at random.
+func halve(arrivals []*arrival) (some, others []*arrival) {
+	all := slices.Collect(maps.Keys(origins(arrivals)))
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	later := make(map[hub.Origin]struct{}, len(all)/2)
+	for _, origin := range all[:len(all)/2] {
+		later[origin] = struct{}{}
+	}
+	return split(arrivals, later)
 }
 
 // extend makes a batch of what was not accepted and of what has come since.
@@ -252,7 +273,7 @@ func (w *worker) reject(a *arrival, reason error) bool {
 		_, err := w.js.PublishMsg(ctx, &nats.Msg{
 			Subject: subject,
 			Header:  nats.Header{hub.ReasonHeader: {oneLine(reason)}, hub.DestinationHeader: {w.destination.name}},
-			Data:    a.msg.Data(),
+			Data:    a.msg.Data,
 		}, jetstream.WithRetryAttempts(0))
 		if errors.Is(err, nats.ErrMaxPayload) {
 			return nil // cannot be kept; it has been counted and logged

@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"go.opentelemetry.io/collector/component"
 
@@ -25,6 +26,9 @@ type Config struct {
 	StoreDir string `mapstructure:"store_dir"`
 	// MaxBytes bounds the streams on disk.
 	MaxBytes bytesize.Size `mapstructure:"max_bytes"`
+	// SyncInterval is how often what is stored is fsynced: a duration, or "always"
+	// for before each acknowledgement. Empty: as in ConfigFile, else NATS' two minutes.
+	SyncInterval string `mapstructure:"sync_interval"`
 	// TLS secures Listen; without a certificate the address is plain text.
 	TLS TLSConfig `mapstructure:"tls"`
 	// Websocket is a second address, for edges behind HTTP proxies.
@@ -74,6 +78,9 @@ func (c *Config) Validate() error {
 	if c.MaxBytes < minStoreBytes {
 		problems = append(problems, fmt.Errorf("max_bytes: must be at least %s, not %s", minStoreBytes, c.MaxBytes))
 	}
+	if _, _, err := c.sync(); err != nil {
+		problems = append(problems, fmt.Errorf("sync_interval: %w", err))
+	}
 	problems = append(problems, c.TLS.problems("tls")...)
 	if c.Websocket.Listen != "" {
 		if _, _, err := splitAddress(c.Websocket.Listen); err != nil {
@@ -82,6 +89,20 @@ func (c *Config) Validate() error {
 		problems = append(problems, c.Websocket.TLS.problems("websocket::tls")...)
 	}
 	return errors.Join(problems...)
+}
+
+// sync reads SyncInterval; 0 and false: as it is.
+func (c *Config) sync() (interval time.Duration, always bool, err error) {
+	switch c.SyncInterval {
+	case "":
+		return 0, false, nil
+	case "always":
+		return 0, true, nil
+	}
+	if interval, err = time.ParseDuration(c.SyncInterval); err != nil || interval <= 0 {
+		return 0, false, fmt.Errorf("%q is neither a duration above 0, for example 10s, nor always", c.SyncInterval)
+	}
+	return interval, false, nil
 }
 
 func (c *TLSConfig) problems(key string) []error {

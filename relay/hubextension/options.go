@@ -46,6 +46,13 @@ func (c *Config) serverOptions() (*server.Options, error) {
 	if options.JetStreamMaxMemory == 0 {
 		options.JetStreamMaxMemory = maxMemoryBytes
 	}
+	interval, always, err := c.sync()
+	if err != nil {
+		return nil, fmt.Errorf("sync_interval: %w", err)
+	}
+	if interval > 0 || always {
+		options.SyncInterval, options.SyncAlways = interval, always
+	}
 	if c.TLS.enabled() {
 		config, err := c.TLS.load()
 		if err != nil {

@@ -110,6 +110,8 @@ extraVolumeMounts: [{name: more, mountPath: /more}]
 `},
 	{"embedded without volume", relayChart, `persistence: {enabled: false}`},
 	{"external NATS", relayChart, `
+replicaCount: 3
+hub: {replicas: 3, partitions: 32}
 nats:
   url: tls://n1:4222,tls://n2:4222
   credentials: {existingSecret: relay}
@@ -348,6 +350,13 @@ func TestRefusedValues(t *testing.T) {
 		{relayChart, merge(r, "hub: {websocket: {port: 70000}}"), "/hub/websocket/port"},
 		{relayChart, merge(r, "persistence: {size: big}"), "/persistence/size"},
 		{relayChart, merge(r, "replicas: 2"), "replicas"},
+		{relayChart, merge(r, "replicaCount: 2"), "set nats.url"},
+		{relayChart, merge(r, "hub: {replicas: 3}"), "the embedded hub is one server"},
+		{relayChart, merge(r, "{nats: {url: 'nats://n:4222'}, replicaCount: 3, hub: {partitions: 2}}"), "more relays than hub.partitions"},
+		{relayChart, merge(r, "{nats: {url: 'nats://n:4222'}, replicaCount: 3}"), ""},
+		{relayChart, merge(r, "{nats: {url: 'nats://n:4222'}, hub: {replicas: 2}}"), "/hub/replicas"},
+		{relayChart, merge(r, "{nats: {url: 'nats://n:4222'}, hub: {partitions: 257}}"), "/hub/partitions"},
+		{relayChart, merge(r, "replicaCount: -1"), "/replicaCount"},
 	} {
 		out, err := render(t, test.chart, test.values)
 		switch {

@@ -117,6 +117,9 @@ func (r *report) print(to io.Writer) {
 		written, arrived, again = written+c.Written, arrived+c.Arrived, again+c.Again
 	}
 	row("frames", "%d written, %d arrived, %d again; the relays dropped %d repeats by their numbers", written, arrived, again, r.relayDuplicate)
+	if n := r.counts[frame.Logs].Reordered; n > 0 {
+		row("", "%d of them, late logs, arrived behind younger ones of their lane: they go in requests of their own", n)
+	}
 	row("the fleet", "%d hellos, %d confirmations, %d restarts, %d new spools, %d lanes sealed, %d times sent again, %d publishes refused, %d links lost",
 		r.stats.Hellos, r.stats.Confirmations, r.stats.Restarts, r.stats.Renewals, r.stats.Sealed, r.stats.Rewinds, r.stats.RefusedPublishes, r.stats.LostLinks)
 	_ = t.Flush() // to a pipe or a terminal

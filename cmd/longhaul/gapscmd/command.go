@@ -105,14 +105,14 @@ func (o *options) read(ctx context.Context, now time.Time) ([]gap, error) {
 		return nil, fmt.Errorf("read the bucket %s: %w", hub.CustodyBucket, err)
 	}
 	gaps := []gap{}
-	for id, value := range values {
+	for of, value := range values {
 		kept, err := custody.Gaps(value)
 		if err != nil {
-			return nil, fmt.Errorf("%s, epoch %s: %w", id.Origin, id.Epoch, err)
+			return nil, fmt.Errorf("%s, epoch %s: %w", of.spool.Origin, of.spool.Epoch, err)
 		}
 		for i := range kept {
 			if o.since == 0 || now.Sub(kept[i].At) <= o.since {
-				gaps = append(gaps, newGap(id, &kept[i]))
+				gaps = append(gaps, newGap(of, &kept[i]))
 			}
 		}
 	}
@@ -120,7 +120,13 @@ func (o *options) read(ctx context.Context, now time.Time) ([]gap, error) {
 	return gaps, nil
 }
 
-func (o *options) values(ctx context.Context, nc *nats.Conn) (map[custody.Spool][]byte, error) {
+// key is what the relay keeps a value for.
+type key struct {
+	destination string
+	spool       custody.Spool
+}
+
+func (o *options) values(ctx context.Context, nc *nats.Conn) (map[key][]byte, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
@@ -134,7 +140,7 @@ func (o *options) values(ctx context.Context, nc *nats.Conn) (map[custody.Spool]
 		return nil, err
 	}
 	defer func() { _ = watcher.Stop() }() // the connection ends with it
-	values := make(map[custody.Spool][]byte)
+	values := make(map[key][]byte)
 	for {
 		select {
 		case <-ctx.Done():
@@ -146,11 +152,11 @@ func (o *options) values(ctx context.Context, nc *nats.Conn) (map[custody.Spool]
 			if entry == nil {
 				return values, nil
 			}
-			origin, epoch, err := hub.ParseCustodyKey(entry.Key())
+			destination, origin, epoch, err := hub.ParseDestinationKey(entry.Key())
 			if err != nil {
 				continue // of another version
 			}
-			values[custody.Spool{Origin: origin, Epoch: epoch}] = entry.Value()
+			values[key{destination, custody.Spool{Origin: origin, Epoch: epoch}}] = entry.Value()
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -11,16 +13,19 @@ import (
 
 	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/hub"
 )
 
 // gap is one loss; its JSON is an interface for scripts.
 type gap struct {
 	FoundAt time.Time `json:"found_at"`
-	Cluster string    `json:"cluster"`
-	Node    string    `json:"node"`
-	Epoch   string    `json:"epoch"`
-	Signal  string    `json:"signal"`
-	Lane    string    `json:"lane"`
+	// Destination is where it is lost for; absent for the default one.
+	Destination string `json:"destination,omitempty"`
+	Cluster     string `json:"cluster"`
+	Node        string `json:"node"`
+	Epoch       string `json:"epoch"`
+	Signal      string `json:"signal"`
+	Lane        string `json:"lane"`
 	// From and To are frame numbers; absent where items never were in a frame, From
 	// alone where only the end is known.
 	From uint64 `json:"from,omitempty"`
@@ -38,11 +43,15 @@ type gap struct {
 	RecoveredAt *time.Time `json:"recovered_at,omitempty"`
 }
 
-func newGap(id custody.Spool, g *custody.Gap) gap {
+func newGap(of key, g *custody.Gap) gap {
+	id := of.spool
 	out := gap{
 		FoundAt: g.At.UTC(), Cluster: id.Origin.Cluster, Node: id.Origin.Node, Epoch: id.Epoch.String(),
 		Signal: g.Lane.Signal.String(), Lane: g.Lane.String(), From: g.From, To: g.To, Kept: g.Kept,
 		Items: named(g.Items), Recovered: named(g.Recovered), Lost: g.Lost(), After: moment(g.After), Before: moment(g.Before),
+	}
+	if of.destination != hub.DefaultDestination {
+		out.Destination = of.destination
 	}
 	if !g.RecoveredAt.IsZero() {
 		at := g.RecoveredAt.UTC()
@@ -73,31 +82,48 @@ func moment(nanoseconds int64) *time.Time {
 }
 
 func compare(a, b gap) int {
-	return cmp.Or(a.FoundAt.Compare(b.FoundAt), cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.To, b.To))
+	return cmp.Or(a.FoundAt.Compare(b.FoundAt), cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.Destination, b.Destination), cmp.Compare(a.To, b.To))
 }
 
-// print writes a line per gap and cause.
+// print writes a line per gap and cause. Destinations are named if there are others
+// than the default one.
 func print(w io.Writer, gaps []gap) error {
 	if len(gaps) == 0 {
 		_, err := fmt.Fprintln(w, "no gaps")
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "FOUND\tCLUSTER\tNODE\tLANE\tFRAMES\tLOST\tRECOVERED\tCAUSE\tBETWEEN")
-	var lost uint64
+	several := slices.ContainsFunc(gaps, func(g gap) bool { return g.Destination != "" })
+	column := func(text string) string {
+		if several {
+			return cmp.Or(text, hub.DefaultDestination) + "\t"
+		}
+		return ""
+	}
+	fmt.Fprintln(table, "FOUND\tCLUSTER\tNODE\tLANE\t"+column("DESTINATION")+"FRAMES\tLOST\tRECOVERED\tCAUSE\tBETWEEN")
+	lost, count := make(map[string]uint64), make(map[string]int)
 	for i := range gaps {
 		g := &gaps[i]
-		lost += g.Lost
+		lost[g.Destination] += g.Lost
+		count[g.Destination]++
 		for _, cause := range causes(g.Items) {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", g.FoundAt.Format(time.DateTime), g.Cluster, g.Node, g.Lane,
-				g.frames(), g.Items[cause], g.Recovered[cause], cause, g.between())
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s%s\t%d\t%d\t%s\t%s\n", g.FoundAt.Format(time.DateTime), g.Cluster, g.Node, g.Lane,
+				column(g.Destination), g.frames(), g.Items[cause], g.Recovered[cause], cause, g.between())
 		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d items lost in %d gaps; times are UTC\n", lost, len(gaps))
-	return err
+	for _, destination := range slices.Sorted(maps.Keys(count)) {
+		at := ""
+		if several {
+			at = " at destination " + cmp.Or(destination, hub.DefaultDestination)
+		}
+		if _, err := fmt.Fprintf(w, "%d items lost in %d gaps%s; times are UTC\n", lost[destination], count[destination], at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // causes lists those of a gap in the order of their numbers.

@@ -64,8 +64,9 @@ func startHub(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("LONGHAUL_NATS_URL", s.ClientURL())
 }
 
-// lose puts three spools with losses on the hub, as a relay does.
-func lose(ts *testscript.TestScript, _ bool, _ []string) {
+// lose puts three spools with losses on the hub, as a relay does, at the default
+// destination and at those named.
+func lose(ts *testscript.TestScript, _ bool, destinations []string) {
 	nc, err := nats.Connect(ts.Getenv("LONGHAUL_NATS_URL"))
 	ts.Check(err)
 	defer nc.Close()
@@ -75,6 +76,10 @@ func lose(ts *testscript.TestScript, _ bool, _ []string) {
 	defer cancel()
 	bucket, err := hub.EnsureCustody(ctx, js, hub.Streams{MaxBytes: 64 * bytesize.MiB, Replicas: 1})
 	ts.Check(err)
+	for _, other := range []string{hub.LayoutKey, hub.MemberKey("id"), hub.OwnerKey(16, 3)} { // stands there, too
+		_, err := bucket.Put(ctx, other, []byte("{}"))
+		ts.Check(err)
+	}
 
 	ledger, at := custody.NewLedger(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	deliver := func(cluster, node string, f custody.Frame, when time.Time) custody.Key {
@@ -97,8 +102,10 @@ func lose(ts *testscript.TestScript, _ bool, _ []string) {
 	deliver("store.two", "b", custody.Frame{Number: 2, Floor: 1, Items: 1, Before: 100, Lost: custody.Counts{frame.TooLarge: 1}}, time.Now())
 	deliver("store-0003", "a", first, at)
 	for _, record := range ledger.Dirty(time.Now(), 0, 0) {
-		_, err := bucket.Put(ctx, hub.CustodyKey(record.Spool.Origin, record.Spool.Epoch), record.Value)
-		ts.Check(err)
+		for _, destination := range append(destinations, hub.DefaultDestination) {
+			_, err := bucket.Put(ctx, hub.DestinationKey(destination, record.Spool.Origin, record.Spool.Epoch), record.Value)
+			ts.Check(err)
+		}
 	}
 }
 

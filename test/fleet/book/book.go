@@ -34,11 +34,15 @@ type Counts struct {
 	Items, Expected int64
 	// WrittenItems are those of all written frames.
 	WrittenItems int64
+	// Reordered are frames of logs left behind by an outage that arrived behind later
+	// ones: Loki's exporter sends entries that are late in requests of their own.
+	Reordered int64
 }
 
 // Wrongs are what must not happen.
 type Wrongs struct {
-	// Disorder are frames that arrived for the first time after a later one of their lane.
+	// Disorder are frames that arrived for the first time after a later one of their
+	// lane, but for Counts.Reordered.
 	Disorder int64
 	// Misplaced are frames whose data names another cluster than the one they are from.
 	Misplaced int64
@@ -141,6 +145,9 @@ func (b *Book) Arrived(signal frame.Signal, items int, at time.Time, arrivals []
 			add.Arrived++
 		case late:
 			add.Arrived++
+		case reordered:
+			add.Arrived++
+			add.Reordered++
 		}
 	}
 	b.mu.Lock()
@@ -150,6 +157,7 @@ func (b *Book) Arrived(signal frame.Signal, items int, at time.Time, arrivals []
 	c.Expected += add.Expected
 	c.Arrived += add.Arrived
 	c.Again += add.Again
+	c.Reordered += add.Reordered
 	b.delays[signal] = append(b.delays[signal], delays...)
 	b.wrongs.add(&wrongs)
 }
@@ -174,6 +182,7 @@ const (
 	again
 	live
 	late
+	reordered
 )
 
 func (p *page) arrived(m *frames.Marker, wrongs *Wrongs) verdict {
@@ -192,7 +201,9 @@ func (p *page) arrived(m *frames.Marker, wrongs *Wrongs) verdict {
 		return again
 	}
 	t.arrived[at] |= bit
-	if m.Number < t.highest {
+	isLive := uint32(m.Lane) >= p.live[m.Signal]
+	behind := m.Number < t.highest
+	if behind && (isLive || m.Signal != frame.Logs) {
 		wrongs.Disorder++
 		wrongs.example = fmt.Sprintf("frame %d of node %d, life %d, lane %s arrived behind %d", m.Number, m.Origin, m.Life, t.lane, t.highest)
 	}
@@ -200,8 +211,11 @@ func (p *page) arrived(m *frames.Marker, wrongs *Wrongs) verdict {
 	for t.has(t.whole + 1) {
 		t.whole++
 	}
-	if uint32(m.Lane) >= p.live[m.Signal] {
+	switch {
+	case isLive:
 		return live
+	case behind && m.Signal == frame.Logs:
+		return reordered
 	}
 	return late
 }

@@ -90,6 +90,25 @@ func TestDelaysAreOfLiveLanes(t *testing.T) {
 	require.Zero(t, all.Frames)
 }
 
+// Late logs may come behind younger ones, late samples may not.
+func TestOnlyLateLogsMayBeReordered(t *testing.T) {
+	b := written(3)
+	b.Lives(0, frame.Lane{Signal: frame.Logs, Seq: 2})
+	b.arrive(2, 1, 3)
+	counts, wrongs := b.Counts()
+	require.Zero(t, wrongs.Disorder)
+	require.EqualValues(t, 1, counts[frame.Logs].Reordered)
+
+	samples := frame.Lane{Signal: frame.Metrics, Seq: 1}
+	b.Lives(0, frame.Lane{Signal: frame.Metrics, Seq: 2})
+	b.Wrote(0, 0, samples, 2, 2, 100)
+	for _, n := range []uint64{2, 1} {
+		b.Arrived(frame.Metrics, 50, time.Now(), []Arrival{{Marker: frames.Marker{Signal: frame.Metrics, Lane: 1, Number: n, Samples: 50}}})
+	}
+	_, wrongs = b.Counts()
+	require.EqualValues(t, 1, wrongs.Disorder)
+}
+
 func TestAMarkForgetsWhatComesAfterIt(t *testing.T) {
 	b := written(2)
 	mark := b.Mark()

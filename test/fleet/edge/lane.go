@@ -41,6 +41,7 @@ type lane struct {
 
 	next       uint64 // to be published
 	inFlight   int    // bytes published since shipped
+	paced      int    // those of them that the sealed lanes' window counts
 	acked      []uint64
 	open       bool // the hub has acknowledged something of this voyage: the window is whole
 	generation uint64
@@ -99,17 +100,11 @@ func (l *lane) advance(to uint64) {
 	}
 }
 
-// rewind publishes again from a number on.
-func (l *lane) rewind(from uint64, now time.Time) {
-	l.generation++
-	l.rewound = now
-	l.restart(max(from, l.floor))
-}
-
 // restart begins a voyage at a number: with a single frame.
-func (l *lane) restart(from uint64) {
+func (l *lane) restart(from uint64, p *pace) {
+	p.give(l.paced)
 	l.shipped, l.next = from-1, from
-	l.inFlight, l.acked, l.open, l.sent = 0, nil, false, time.Time{}
+	l.inFlight, l.paced, l.acked, l.open, l.sent = 0, 0, nil, false, time.Time{}
 }
 
 // ack is the hub's answer to a publish.

@@ -54,7 +54,7 @@ type Node struct {
 
 func (n *Node) init() {
 	n.epoch, n.instance = frame.NewEpoch(), rand.Text()
-	n.lanes, n.saved = nil, nil
+	n.lanes, n.saved, n.pace.inFlight = nil, nil, 0
 	for _, signal := range frame.Signals {
 		n.addLane(frame.Lane{Signal: signal, Seq: 1})
 	}
@@ -194,7 +194,7 @@ func (n *Node) disconnected() {
 		if l.inFlight > 0 { // those may have arrived; their ids must not stand in the way
 			l.generation++
 		}
-		l.restart(l.shipped + 1)
+		l.restart(l.shipped+1, &n.pace)
 	}
 }
 
@@ -254,6 +254,7 @@ func (n *Node) ship(l *lane, now time.Time) {
 		}
 		l.inFlight += bytes
 		if l.sealed {
+			l.paced += bytes
 			n.pace.inFlight += bytes
 		}
 		l.next++
@@ -317,11 +318,9 @@ func (n *Node) acknowledged(a ack) {
 	}
 	took := now.Sub(time.UnixMilli(a.sent))
 	l.inFlight = max(0, l.inFlight-a.bytes)
-	paced := 0
-	if l.sealed {
-		paced = a.bytes
-		n.pace.inFlight = max(0, n.pace.inFlight-a.bytes)
-	}
+	paced := min(l.paced, a.bytes) // what was published before the lane was sealed is not
+	l.paced -= paced
+	n.pace.give(paced)
 	n.pace.learn(paced, took, now)
 	switch {
 	case a.number <= l.shipped: // the relay's word was faster
@@ -344,11 +343,8 @@ func (n *Node) acknowledged(a ack) {
 
 // failed begins again behind what the hub has acknowledged, after a while.
 func (n *Node) failed(l *lane, now time.Time) {
-	if l.sealed {
-		n.pace.inFlight = max(0, n.pace.inFlight-l.inFlight)
-	}
 	l.generation++
-	l.restart(l.shipped + 1)
+	l.restart(l.shipped+1, &n.pace)
 	l.retry = min(retryMax, max(retryMin, l.retry*2))
 	l.notBefore = now.Add(l.retry/2 + mathrand.N(l.retry))
 }
@@ -404,15 +400,22 @@ func (n *Node) obey(l *lane, accepted custody.Accepted, now time.Time) {
 	}
 	switch {
 	case replaced && accepted.Confirmed < l.shipped:
-		l.rewind(accepted.Confirmed+1, now)
-		n.fleet.rewinds.Add(1)
+		n.rewind(l, accepted.Confirmed+1, now)
 	case accepted.Resend > 0 && accepted.Resend <= l.shipped && now.Sub(l.rewound) >= rewindInterval:
-		l.rewind(max(accepted.Resend, accepted.Confirmed+1), now)
-		n.fleet.rewinds.Add(1)
+		n.rewind(l, max(accepted.Resend, accepted.Confirmed+1), now)
 	}
 	if l.sealed && len(l.held) == 0 {
+		n.pace.give(l.paced)
 		n.lanes = deleteLane(n.lanes, l)
 	}
+}
+
+// rewind publishes again from a number on.
+func (n *Node) rewind(l *lane, from uint64, now time.Time) {
+	l.generation++
+	l.rewound = now
+	l.restart(max(from, l.floor), &n.pace)
+	n.fleet.rewinds.Add(1)
 }
 
 func deleteLane(lanes []*lane, gone *lane) []*lane {

@@ -69,7 +69,7 @@ func (f *Fleet) Restart(node int) {
 	n.instance = rand.Text()
 	for _, l := range n.lanes {
 		l.fresh, l.generation, l.stream = false, 0, ""
-		l.restart(max(n.saved[l.name]+1, l.floor))
+		l.restart(max(n.saved[l.name]+1, l.floor), &n.pace)
 	}
 	for _, signal := range frame.Signals {
 		n.outage[signal] = false

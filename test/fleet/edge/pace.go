@@ -15,9 +15,11 @@ const (
 	paceStart = 64 << 10
 )
 
-func (p *pace) reset() { p.window, p.base, p.inFlight = paceStart, 0, 0 }
+func (p *pace) reset() { p.window, p.base = paceStart, 0 }
 
 func (p *pace) room(bytes int) bool { return p.inFlight == 0 || p.inFlight+bytes <= p.window }
+
+func (p *pace) give(bytes int) { p.inFlight -= bytes }
 
 func (p *pace) learn(bytes int, took time.Duration, now time.Time) {
 	if p.base == 0 || took < p.base {

@@ -51,6 +51,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not .Values.backends.jaegerOtlp -}}
 {{- fail "backends.jaegerOtlp is required: where Jaeger takes OTLP over gRPC, for example --set backends.jaegerOtlp=jaeger:4317" -}}
 {{- end -}}
+{{- if gt (int .Values.replicaCount) (int .Values.hub.partitions) -}}
+{{- fail "replicaCount: more relays than hub.partitions would have nothing to do: give more partitions or fewer relays" -}}
+{{- end -}}
 {{- with .Values.nats.tls -}}
 {{- if ne (empty .certKey) (empty .keyKey) -}}
 {{- fail "nats.tls.certKey and nats.tls.keyKey belong together: set both, or neither" -}}
@@ -67,6 +70,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail "hub.tls and hub.config belong to the embedded hub: unset them, or nats.url" -}}
 {{- end -}}
 {{- else -}}
+{{- if gt (int .Values.replicaCount) 1 -}}
+{{- fail "replicaCount: more than one relay needs a NATS cluster of yours to share: set nats.url. The embedded hub is one pod and its volume" -}}
+{{- end -}}
+{{- if gt (int .Values.hub.replicas) 1 -}}
+{{- fail "hub.replicas: the embedded hub is one server and keeps a message once: set nats.url to a NATS cluster of yours, or hub.replicas=1" -}}
+{{- end -}}
 {{- if .Values.nats.tls.existingSecret -}}
 {{- fail "nats.tls belongs to a NATS cluster of yours: set nats.url too. The embedded hub has hub.tls" -}}
 {{- end -}}
