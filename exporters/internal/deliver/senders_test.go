@@ -106,6 +106,11 @@ func after(d time.Duration, status int) func(*http.Request, int) (int, http.Head
 	}
 }
 
+func hang(r *http.Request, _ int) (int, http.Header, error) {
+	<-r.Context().Done()
+	return 0, nil, r.Context().Err()
+}
+
 func TestConcurrencyGrowsToItsBoundWhileTheBackendDoesWell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{serve: after(10*time.Millisecond, 204)}
@@ -139,10 +144,7 @@ func TestConcurrencyIsHalvedOncePerRoundTrip(t *testing.T) {
 		"transport": func(r *http.Request, _ int) (int, http.Header, error) {
 			return 0, nil, errors.Join(errors.New("connection reset"), sleep(r.Context(), 100*time.Millisecond))
 		},
-		"hanging": func(r *http.Request, _ int) (int, http.Header, error) {
-			<-r.Context().Done()
-			return 0, nil, r.Context().Err()
-		},
+		"hanging": hang,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -248,10 +250,6 @@ func TestThoseWhoWaitForASlotAreServedInOrderAndMayLeave(t *testing.T) {
 
 func TestWaitingForASlotEndsWithTheCallsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hang := func(r *http.Request, _ int) (int, http.Header, error) {
-			<-r.Context().Done()
-			return 0, nil, r.Context().Err()
-		}
 		s := sendersTo(&world{serve: hang}, func(set *Settings) { set.Concurrency.Max = 1 })
 		began := time.Now()
 		var all sync.WaitGroup
@@ -281,10 +279,7 @@ func TestATenantThatIsRefusedHoldsNoOtherUp(t *testing.T) {
 		"Retry-After": func(*http.Request, int) (int, http.Header, error) {
 			return 429, http.Header{"Retry-After": {"3600"}}, nil
 		},
-		"hanging": func(r *http.Request, _ int) (int, http.Header, error) {
-			<-r.Context().Done()
-			return 0, nil, r.Context().Err()
-		},
+		"hanging": hang,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -327,6 +322,37 @@ func TestARefusedTenantsDataIsHandedBackQuickly(t *testing.T) {
 		delete(bad, "a")
 		require.NoError(t, send(context.Background(), s, "a"))
 		require.Nil(t, s.For("a").tenant.trouble.Load())
+	})
+}
+
+func TestATenantThatHangsHandsItsDataBackSoonAndASlowOneIsGivenTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := map[string]func(*http.Request, int) (int, http.Header, error){"a": hang}
+		w := &world{serve: byTenant(bad)}
+		s := sendersTo(w)
+		require.NoError(t, send(context.Background(), s, "b"))
+		for _, want := range []time.Duration{3 * time.Second, 6 * time.Second, 10 * time.Second, 10 * time.Second} {
+			began := time.Now()
+			err := send(context.Background(), s, "a")
+			require.ErrorIs(t, err, ErrUnavailable)
+			require.Equal(t, want, time.Since(began).Round(100*time.Millisecond))
+		}
+		bad["a"] = after(20*time.Millisecond, 204)
+		require.NoError(t, send(context.Background(), s, "a"))
+
+		// It does not answer within 3 s, and not because it hangs.
+		bad["a"] = after(5*time.Second, 204)
+		require.ErrorContains(t, send(context.Background(), s, "a"), "no answer within 3s")
+		for range 5 {
+			require.NoError(t, send(context.Background(), s, "a"))
+		}
+	})
+}
+
+func TestAloneATenantHasTheClientsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sendersTo(&world{serve: after(9*time.Second, 204)})
+		require.NoError(t, send(context.Background(), s, "a"))
 	})
 }
 
