@@ -104,27 +104,33 @@ func (r *reader) read(ctx context.Context, consumer jetstream.Consumer, connects
 			break
 		}
 		if err = r.nc.PublishRequest(pullSubject+info.Stream+"."+info.Name, inbox, request); err == nil {
-			err = r.receive(ctx, in)
+			err = r.receive(ctx, in, connects)
 		}
 	}
 	return fmt.Errorf("read stream %s: %w", info.Stream, err)
 }
 
 // receive takes what comes of one pull.
-func (r *reader) receive(ctx context.Context, in <-chan *nats.Msg) error {
+func (r *reader) receive(ctx context.Context, in <-chan *nats.Msg, connects int64) error {
 	// A hub that is busy answers late; one that does not answer at all may have lost
 	// what it sent.
 	const patience = lease.MaxPullExpiry + 20*time.Second
-	silence := time.NewTimer(patience)
-	defer silence.Stop()
+	last := time.Now()
+	look := time.NewTicker(lease.MaxPullExpiry)
+	defer look.Stop()
 	for received := 0; received < pullMessages; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-silence.C:
-			if len(in) == 0 {
+		case <-look.C:
+			switch {
+			case len(in) > 0:
+			case r.connects.Load() != connects:
+				return errReconnected
+			case time.Since(last) > patience:
 				return errSilent
 			}
+			continue
 		case msg := <-in:
 			if status := msg.Header.Get("Status"); status != "" && len(msg.Data) == 0 {
 				return pullEnd(status, msg.Header.Get("Description"))
@@ -134,7 +140,7 @@ func (r *reader) receive(ctx context.Context, in <-chan *nats.Msg) error {
 			}
 			received++
 		}
-		silence.Reset(patience)
+		last = time.Now()
 	}
 	return nil
 }
