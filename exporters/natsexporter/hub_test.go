@@ -87,7 +87,7 @@ func (h *testHub) relay(confirm *confirming) jetstream.Stream {
 		if err != nil {
 			return
 		}
-		answer := custody.Confirmation{Version: custody.Version, Epoch: hello.Epoch, Instance: hello.Instance, Heard: hello.Seq}
+		answer := custody.Confirmation{Version: custody.Version, Epoch: hello.Epoch}
 		for _, l := range hello.Lanes {
 			accepted := custody.Accepted{Lane: l.Lane}
 			if confirm.is() {

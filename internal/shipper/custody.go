@@ -34,9 +34,6 @@ func (sh *Shipper) confirmed(msg *nats.Msg) {
 	if confirmation.Conflict != "" {
 		return // what it confirms may be the other's
 	}
-	if confirmation.Instance == sh.instance {
-		sh.lanes.heard(confirmation.Heard)
-	}
 	for _, accepted := range confirmation.Lanes {
 		name, err := frame.ParseLane(accepted.Lane)
 		if err != nil {
@@ -105,12 +102,8 @@ func (sh *Shipper) greetRegularly(ctx context.Context) {
 
 func (sh *Shipper) hello() error {
 	stats := sh.spool.Stats()
-	lost := make(map[frame.Lane]lostItems, len(stats.Lanes))
-	for _, s := range stats.Lanes {
-		lost[s.Lane] = s.Lost
-	}
 	hello := custody.Hello{
-		Version: custody.Version, Epoch: sh.spool.Epoch().String(), Release: sh.config.Release, Instance: sh.instance, Seq: sh.lanes.say(lost),
+		Version: custody.Version, Epoch: sh.spool.Epoch().String(), Release: sh.config.Release, Instance: sh.instance,
 		SpoolBytes: stats.Bytes, SpoolMaxBytes: stats.MaxBytes,
 	}
 	for _, s := range stats.Lanes {
@@ -133,6 +126,13 @@ func (sh *Shipper) hello() error {
 	}
 	if err := sh.nc.Publish(hub.HelloSubject(sh.config.Origin), body); err != nil {
 		return fmt.Errorf("publish hello: %w", err)
+	}
+	sh.lanes.mu.Lock()
+	defer sh.lanes.mu.Unlock()
+	for _, s := range stats.Lanes {
+		if l := sh.lanes.all[s.Lane]; l != nil {
+			l.told = &s.Lost
+		}
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ type lane struct {
 	name   frame.Lane
 	orders chan order
 	cancel context.CancelFunc // lanes.mu guards it, and told
-	told   *lostItems         // what the relay has heard that it lost
+	told   *[frame.NumCauses]uint64
 
 	shipped    atomic.Uint64             // highest number the hub acknowledged, all before it too
 	confirmed  atomic.Uint64             // what the relay last said

@@ -2,7 +2,6 @@ package shipper
 
 import (
 	"context"
-	"maps"
 	"sync"
 	"time"
 
@@ -15,9 +14,6 @@ type lanes struct {
 	all     map[frame.Lane]*lane
 	outages map[frame.Signal]bool // the live lane was sealed and the hub has taken nothing since
 	stopped bool
-	said    uint64                   // hellos
-	saying  map[frame.Lane]lostItems // what the latest told of lost items
-	since   uint64                   // the first hello that told the same
 	// life is that of Run. A new lane must not live in the context of the lane whose
 	// goroutine began it: that one ends before it.
 	life    context.Context
@@ -53,34 +49,6 @@ func (s *lanes) setOutage(signal frame.Signal, is bool) {
 		s.outages = make(map[frame.Signal]bool)
 	}
 	s.outages[signal] = is
-}
-
-// lostItems are a lane's, by frame.Cause.
-type lostItems = [frame.NumCauses]uint64
-
-// say numbers a hello and keeps what it tells of lost items until it is answered.
-func (s *lanes) say(lost map[frame.Lane]lostItems) (seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.said++
-	if !maps.Equal(s.saying, lost) {
-		s.saying, s.since = lost, s.said
-	}
-	return s.said
-}
-
-// heard notes that the relay has answered a hello: it knows what that one told.
-func (s *lanes) heard(seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if seq == 0 || seq < s.since {
-		return // it told of less; the answer to the latest is on its way
-	}
-	for name, lost := range s.saying {
-		if l := s.all[name]; l != nil {
-			l.told = &lost
-		}
-	}
 }
 
 // stop lets no more lanes begin.
