@@ -16,15 +16,6 @@ import (
 //go:embed config/*.yaml
 var configs embed.FS
 
-// The relay turns bytes into requests all day and keeps little: letting the heap
-// grow further between collections saves a third of its time. The soft limit keeps
-// that within what a modest machine has; the nats receiver raises it where its
-// memory_limit needs more.
-const (
-	memoryLimitBytes = 450 << 20
-	gcPercent        = 300
-)
-
 func main() {
 	os.Exit(distribution.Program{
 		Name:        "longhaul-relay",
