@@ -81,14 +81,14 @@ func (w *world) idle(ctx context.Context, r *report) (err error) {
 	return err
 }
 
-// warm lets every node write some frames: what relays and backends know of a fleet
-// is there when measuring begins.
+// warm lets every node write some frames of logs: what a relay keeps of a node, and of
+// the streams it has seen at Loki, is there when measuring begins.
 func (w *world) warm(ctx context.Context, r *report) error {
 	each := min(frames.Variants, max(1, warmFrames/w.fleet.Nodes()))
 	every := time.Second * time.Duration(max(5, w.fleet.Nodes()/warmPerSecond))
-	say("every node writes %d frames of each signal, for the relays to know it", each)
+	say("every node writes %d frames of logs, for the relays to know it", each)
 	s, err := w.measure(ctx, func(ctx context.Context) error {
-		count, err := w.fleet.WriteEach(ctx, each, every, w.signals)
+		count, err := w.fleet.WriteEach(ctx, each, every, []frame.Signal{frame.Logs})
 		if err != nil {
 			return err
 		}
