@@ -16,7 +16,8 @@ type counts struct{ samples, exemplars int }
 // of time.
 type batch struct {
 	runs    []run
-	symbols []string // of 2.0: all strings, each once, in the order of their numbers
+	symbols []string // see sizer
+	strings []string // of the call, by symbol
 	counts
 }
 
@@ -47,9 +48,9 @@ const (
 // plan packs series into batches of at most maxBytes, in order. A series that
 // does not fit is continued in the next batch. memory is what the runs are kept
 // in as long as it suffices; nil if there is none.
-func plan(all []*series, maxBytes int, size sizer, memory []run) []*batch {
+func plan(all []*series, strings []string, maxBytes int, size sizer, memory []run) []*batch {
 	var batches []*batch
-	open := &batch{runs: memory}
+	open := &batch{runs: memory, strings: strings}
 	bytes := 0
 	for _, s := range all {
 		rest := run{series: s, floats: s.floats, histograms: s.histograms, exemplars: s.exemplars}
@@ -61,7 +62,7 @@ func plan(all []*series, maxBytes int, size sizer, memory []run) []*batch {
 					size.undo()
 					open.symbols = size.next()
 					batches = append(batches, open)
-					open, bytes = &batch{runs: open.runs[len(open.runs):]}, 0
+					open, bytes = &batch{runs: open.runs[len(open.runs):], strings: strings}, 0
 					continue
 				}
 				part, partBytes = rest.takeOne() // larger than a request: alone
@@ -143,7 +144,7 @@ func exemplarBytes(e exemplar.Exemplar) int {
 
 // halves splits a batch that a server finds too large or refuses whole.
 func (b *batch) halves() (first, second *batch) {
-	first, second = &batch{symbols: b.symbols}, &batch{symbols: b.symbols}
+	first, second = &batch{symbols: b.symbols, strings: b.strings}, &batch{symbols: b.symbols, strings: b.strings}
 	half := b.samples / 2
 	for _, r := range b.runs {
 		n := min(max(half-first.samples, 0), len(r.floats)+len(r.histograms))
@@ -175,7 +176,7 @@ func (b *batch) hash(tenant string) uint64 {
 		_, _ = h.Write(number[:])
 	}
 	for _, r := range b.runs {
-		add(r.series.hash)
+		add(contentOf(r.labels, b.strings))
 		add(uint64(len(r.floats)))
 		for _, f := range r.floats {
 			add(uint64(f.at))

@@ -14,22 +14,37 @@ import (
 	"pgregory.net/rapid"
 )
 
-func pairs(namesAndValues ...string) []labelPair {
-	var list []labelPair
+// drawn are series and the strings of their labels.
+type drawn struct {
+	symbols
+	all []*series
+}
+
+func (d *drawn) labels(namesAndValues ...string) []label {
+	var list []label
 	for i := 0; i < len(namesAndValues); i += 2 {
-		list = append(list, labelPair{Name: namesAndValues[i], Value: namesAndValues[i+1]})
+		list = append(list, d.symbols.label(namesAndValues[i], namesAndValues[i+1]))
 	}
 	return list
 }
 
-func drawSeries(t *rapid.T) []*series {
-	var all []*series
+func (d *drawn) name(s *series) string {
+	for _, l := range s.labels {
+		if d.texts[l.name] == "__name__" {
+			return d.texts[l.value]
+		}
+	}
+	return ""
+}
+
+func drawSeries(t *rapid.T) *drawn {
+	d := &drawn{symbols: newSymbols()}
 	for i := range rapid.IntRange(0, 10).Draw(t, "series") {
 		s := &series{
-			labels: pairs("__name__", fmt.Sprintf("metric_%d", i), "l", strings.Repeat("v", rapid.IntRange(0, 40).Draw(t, "label"))),
+			labels: d.labels("__name__", fmt.Sprintf("metric_%d", i), "l", strings.Repeat("v", rapid.IntRange(0, 40).Draw(t, "label"))),
 			family: &family{Metadata: metadata.Metadata{Help: strings.Repeat("h", rapid.IntRange(0, 40).Draw(t, "help"))}},
 		}
-		s.hash = hashOf(s.labels)
+		s.family.help = d.number(s.family.Help)
 		for n := range rapid.IntRange(0, 60).Draw(t, "floats") {
 			s.floats = append(s.floats, floatSample{start: 1795473620776, at: 1795473620776 + int64(n), value: 1.1})
 		}
@@ -45,26 +60,26 @@ func drawSeries(t *rapid.T) []*series {
 				s.exemplars = append(s.exemplars, exemplar.Exemplar{Labels: labels.FromStrings("trace_id", "0af7651916cd43dd8448eb211c80319c"), Value: 1, Ts: 1795473620776})
 			}
 		}
-		all = append(all, s)
+		d.all = append(d.all, s)
 	}
-	return all
+	return d
 }
 
 func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 	protocols := map[string]struct {
-		size   func() sizer
+		size   func(*symbols) sizer
 		encode func(*batch) ([]byte, error)
 	}{
-		"2.0": {func() sizer { return newSizer2() }, encode2},
-		"1.0": {func() sizer { return sizer1{} }, encode1},
+		"2.0": {func(s *symbols) sizer { return newSizer2(s) }, encode2},
+		"1.0": {func(s *symbols) sizer { return sizer1{s.texts} }, encode1},
 	}
 	for name, protocol := range protocols {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				maxBytes := rapid.IntRange(600, 4000).Draw(t, "bytes")
-				all := drawSeries(t)
+				d := drawSeries(t)
 				floats, histograms, exemplars := make(map[string][]floatSample), make(map[string][]histogramSample), make(map[string]int)
-				for _, b := range plan(all, maxBytes, protocol.size(), nil) {
+				for _, b := range plan(d.all, d.texts, maxBytes, protocol.size(&d.symbols), nil) {
 					body, err := protocol.encode(b)
 					require.NoError(t, err)
 					raw, err := snappy.Decode(nil, body)
@@ -76,16 +91,16 @@ func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 						require.NotZero(t, len(r.floats)+len(r.histograms))
 						n += len(r.floats) + len(r.histograms)
 						e += len(r.exemplars)
-						floats[r.name()] = append(floats[r.name()], r.floats...)
-						histograms[r.name()] = append(histograms[r.name()], r.histograms...)
-						exemplars[r.name()] += len(r.exemplars)
+						floats[d.name(r.series)] = append(floats[d.name(r.series)], r.floats...)
+						histograms[d.name(r.series)] = append(histograms[d.name(r.series)], r.histograms...)
+						exemplars[d.name(r.series)] += len(r.exemplars)
 					}
 					require.Equal(t, counts{n, e}, b.counts)
 				}
-				for _, s := range all {
-					require.Equal(t, s.floats, floats[s.name()])
-					require.Equal(t, s.histograms, histograms[s.name()])
-					require.Equal(t, len(s.exemplars), exemplars[s.name()])
+				for _, s := range d.all {
+					require.Equal(t, s.floats, floats[d.name(s)])
+					require.Equal(t, s.histograms, histograms[d.name(s)])
+					require.Equal(t, len(s.exemplars), exemplars[d.name(s)])
 				}
 			})
 		})
@@ -94,8 +109,8 @@ func TestRequestsAreBoundedAndHoldEverySampleOnceInOrder(t *testing.T) {
 
 func TestHalvesHoldAllInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		all := drawSeries(t)
-		for _, b := range plan(all, 1<<20, newSizer2(), nil) {
+		d := drawSeries(t)
+		for _, b := range plan(d.all, d.texts, 1<<20, newSizer2(&d.symbols), nil) {
 			if b.samples < 2 {
 				continue
 			}
@@ -106,31 +121,32 @@ func TestHalvesHoldAllInOrder(t *testing.T) {
 			floats := make(map[string][]floatSample)
 			for _, half := range []*batch{first, second} {
 				for _, r := range half.runs {
-					floats[r.name()] = append(floats[r.name()], r.floats...)
+					floats[d.name(r.series)] = append(floats[d.name(r.series)], r.floats...)
 				}
 			}
-			for _, s := range all {
-				require.Equal(t, s.floats, floats[s.name()])
+			for _, s := range d.all {
+				require.Equal(t, s.floats, floats[d.name(s)])
 			}
 		}
 	})
 }
 
 func TestABatchIsKnownByItsContent(t *testing.T) {
+	d := &drawn{symbols: newSymbols()}
 	make1 := func(change func(*batch)) uint64 {
+		s := &series{labels: d.labels("__name__", "a")}
 		b := &batch{}
-		s := &series{labels: pairs("__name__", "a")}
 		b.add(run{series: s, floats: []floatSample{{0, 1, 2}, {0, 2, 3}}, histograms: []histogramSample{{0, 1, &histogram.Histogram{Count: 1, Sum: 2}}}})
 		if change != nil {
 			change(b)
 		}
-		b.runs[0].hash = hashOf(b.runs[0].labels)
+		b.strings = d.texts
 		return b.hash("t")
 	}
 	same := make1(nil)
 	require.Equal(t, same, make1(nil))
 	for _, change := range []func(*batch){
-		func(b *batch) { b.runs[0].labels = pairs("__name__", "b") },
+		func(b *batch) { b.runs[0].labels = d.labels("__name__", "b") },
 		func(b *batch) { b.runs[0].floats[0].value++ },
 		func(b *batch) { b.runs[0].floats[0].at++ },
 		func(b *batch) { b.runs[0].floats = b.runs[0].floats[:1] },

@@ -39,7 +39,16 @@ func TestConfigIsRead(t *testing.T) {
 		"k8s.cluster.name": "cluster", "k8s.node.name": "", "k8s.namespace.name": "namespace",
 		"k8s.pod.name": "pod", "k8s.container.name": "container", "host.name": "host",
 	}, cfg.ResourceLabels, "added to the defaults; an empty label takes one away")
-	require.Equal(t, Protocol1, load(t, "prometheus/one").Protocol)
+	require.Equal(t, "k8s.cluster.name", cfg.Tenant.FromAttribute)
+	require.Equal(t, "restaurants", cfg.Tenant.Default)
+	require.Equal(t, "X-Scope-OrgID", cfg.Tenant.Header)
+	require.Equal(t, 1000, cfg.Delta.MaxSeries)
+	require.Equal(t, time.Hour, cfg.Delta.MaxAge)
+	require.Equal(t, 24*time.Hour, cfg.ExpectedOutage)
+	require.Equal(t, 4, cfg.Concurrency.Max)
+	one := load(t, "prometheus/one")
+	require.Equal(t, Protocol1, one.Protocol)
+	require.Equal(t, "restaurants", one.Tenant.Default, "the short form")
 }
 
 func TestDefaultConfigIsValid(t *testing.T) {
@@ -62,6 +71,7 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 	for _, key := range []string{
 		"endpoint:", "timeout:", "compression:", "protocol:", "resource_labels::a:", "resource_labels::k8s.cluster.name:",
 		"resource_labels::c:", "max_request_size:", "initial_interval:", "max_interval:", "max_elapsed_time:",
+		"tenant: default:", "headers::", "delta: max_series:", "max_age:", "expected_outage:", "concurrency: min:",
 	} {
 		require.ErrorContains(t, err, key)
 	}

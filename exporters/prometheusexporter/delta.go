@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -361,101 +360,6 @@ func (t *accumulation) level(key deltaKey, from, to pcommon.Timestamp) (s *delta
 	return s, c, ""
 }
 
-// grown is a counter after a delta was added: the value of its sample.
-type grown[V any] struct {
-	start int64 // unix milliseconds; 0 if unknown
-	zero  int64 // when a sample has to say that the counter began; 0 if it need not
-	value V
-}
-
-func grow[V any](c *counter, value V) grown[V] {
-	g := grown[V]{start: milliseconds(c.start), value: value}
-	// Just after the start: a counter may have ended at it.
-	if at := g.start + 1; c.fresh && c.start != 0 && at < milliseconds(c.to) {
-		g.zero = at
-	}
-	return g
-}
-
-// deltaNumber adds up a delta and gives the series the sample. It returns false,
-// having counted the point, if it is refused.
-func (t *translation) deltaNumber(s *series, p pmetric.NumberDataPoint, m pmetric.Metric) bool {
-	refuse := func(reason string) bool {
-		t.refused.add(reason, 1, m.Name())
-		return false
-	}
-	v := numberOf(p)
-	if math.IsNaN(v) || math.IsInf(v, 0) {
-		return refuse(reasonDeltaInvalid)
-	}
-	place := t.delta.place
-	if !m.Sum().IsMonotonic() {
-		place = t.delta.level
-	}
-	state, c, reason := place(keyOf(s, 'n'), p.StartTimestamp(), p.Timestamp())
-	if reason != "" {
-		return refuse(reason)
-	}
-	c.number += v
-	g := grow(c, c.number)
-	state.settle(c, t.delta.next())
-	if g.zero != 0 {
-		s.floats = append(s.floats, floatSample{g.start, g.zero, 0})
-	}
-	s.floats = append(s.floats, floatSample{g.start, milliseconds(p.Timestamp()), g.value})
-	return true
-}
-
-func (t *translation) deltaClassic(count *series, p pmetric.HistogramDataPoint, now *classic) (grown[*classic], string) {
-	none := grown[*classic]{}
-	if math.IsNaN(now.sum) || math.IsInf(now.sum, 0) {
-		return none, reasonDeltaInvalid
-	}
-	state, c, reason := t.delta.place(keyOf(count, 'c'), p.StartTimestamp(), p.Timestamp())
-	if reason != "" {
-		return none, reason
-	}
-	if had := c.classic; had == nil || had.hasSum != now.hasSum || len(had.counts) != len(now.counts) || !slices.Equal(had.bounds, now.bounds) {
-		if had != nil { // other buckets: another counter
-			c.fresh, c.start = true, p.StartTimestamp()
-		}
-		c.classic = &classic{hasSum: now.hasSum, counts: make([]uint64, len(now.counts)), bounds: slices.Clone(now.bounds)}
-	}
-	c.classic.count += now.count
-	c.classic.sum += now.sum
-	for i, n := range now.counts {
-		c.classic.counts[i] += n
-	}
-	written := c.clone()
-	g := grow(c, written.classic)
-	state.settle(c, t.delta.next())
-	return g, ""
-}
-
-func (t *translation) deltaExponential(s *series, p pmetric.ExponentialHistogramDataPoint, now *exponential) (grown[*exponential], string) {
-	none := grown[*exponential]{}
-	if math.IsNaN(now.sum) || math.IsInf(now.sum, 0) {
-		return none, reasonDeltaInvalid
-	}
-	if !now.clone().add(now) {
-		return none, reasonBuckets
-	}
-	state, c, reason := t.delta.place(keyOf(s, 'e'), p.StartTimestamp(), p.Timestamp())
-	if reason != "" {
-		return none, reason
-	}
-	switch {
-	case c.exponential == nil:
-		c.exponential = now
-	case !c.exponential.add(now): // too far apart: another counter
-		c.fresh, c.start, c.exponential = true, p.StartTimestamp(), now
-	}
-	written := c.clone()
-	g := grow(c, written.exponential)
-	state.settle(c, t.delta.next())
-	return g, ""
-}
-
 // next numbers the points, so that the counter not added to for longest is known.
 func (t *accumulation) next() uint64 {
 	t.turn++
@@ -464,17 +368,17 @@ func (t *accumulation) next() uint64 {
 
 var deltaSeed = maphash.MakeSeed()
 
-func keyOf(s *series, kind byte) deltaKey {
+func (t *translation) keyOf(s *series, kind byte) deltaKey {
 	var h maphash.Hash
 	h.SetSeed(deltaSeed)
 	_ = h.WriteByte(kind)
 	for _, l := range s.labels {
-		_, _ = h.WriteString(l.Name)
+		_, _ = h.WriteString(t.symbols.texts[l.name])
 		_ = h.WriteByte(0)
-		_, _ = h.WriteString(l.Value)
+		_, _ = h.WriteString(t.symbols.texts[l.value])
 		_ = h.WriteByte(0)
 	}
-	return deltaKey{s.hash, h.Sum64()}
+	return deltaKey{contentOf(s.labels, t.symbols.texts), h.Sum64()}
 }
 
 // deltaKeys returns the groups of the resources that have delta temporality.
@@ -491,7 +395,19 @@ func (t *translation) deltaKeys(resources []pmetric.ResourceMetrics) []uint64 {
 
 // groupKey is a hash of the tenant and the labels that all series of a resource have.
 func (t *translation) groupKey() uint64 {
-	return maphash.String(deltaSeed, t.tenant) + hashOf(t.promoted) + hashOf([]labelPair{{Name: "job", Value: t.job}, {Name: "instance", Value: t.instance}})
+	var h maphash.Hash
+	h.SetSeed(deltaSeed)
+	for _, text := range []string{t.tenant, t.job, t.instance} {
+		_, _ = h.WriteString(text)
+		_ = h.WriteByte(0)
+	}
+	for _, l := range t.promoted {
+		_, _ = h.WriteString(l.Name)
+		_ = h.WriteByte(0)
+		_, _ = h.WriteString(l.Value)
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
 }
 
 func hasDelta(resource pmetric.ResourceMetrics) bool {

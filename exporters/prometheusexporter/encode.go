@@ -21,8 +21,8 @@ type sizer interface {
 	series(*series) head
 	// undo takes back the last head.
 	undo()
-	// next begins the next request and returns the symbols of the last, if the
-	// protocol has such.
+	// next begins the next request and returns the strings that the last one's
+	// series refer to: by number in it (2.0) or by symbol (1.0).
 	next() []string
 }
 
@@ -35,106 +35,83 @@ type head struct {
 
 // sizer2 knows that 2.0 sends every string once per request, and numbers them.
 type sizer2 struct {
-	numbers map[string]uint32
-	list    []string
-	refs    []uint32
-	before  int // symbols before the last head
-
-	last     *series // the last one, whose neighbour mostly has the same strings
-	lastHead head
-	family   *family
+	*symbols          // of the call
+	numbers  []uint32 // in the request, by symbol; 0 if it is not in it yet
+	sent     []uint32 // symbols of the request, by their number in it
+	before   int      // len(sent) before the last head
+	refs     []uint32
 }
 
-func newSizer2() *sizer2 {
-	z := &sizer2{numbers: make(map[string]uint32)}
-	_ = z.next()
-	return z
+func newSizer2(of *symbols) *sizer2 {
+	return &sizer2{symbols: of, sent: []uint32{0}} // the protocol wants the empty string first
 }
 
 func (z *sizer2) next() []string {
-	symbols := z.list
-	clear(z.numbers)
-	z.numbers[""] = 0 // the protocol wants it so
-	z.list = append(make([]string, 0, max(64, len(symbols))), "")
-	z.last, z.family = nil, nil
-	return symbols
-}
-
-// reset lets go of the strings of a call.
-func (z *sizer2) reset() {
-	if len(z.numbers) > maxNames {
-		z.numbers = make(map[string]uint32)
+	texts := make([]string, len(z.sent))
+	for i, symbol := range z.sent {
+		texts[i] = z.texts[symbol]
+		z.numbers[symbol] = 0
 	}
-	clear(z.numbers)
-	z.numbers[""] = 0
-	z.last, z.family = nil, nil
-	clear(z.list)
-	z.list, z.refs, z.lastHead = append(z.list[:0], ""), z.refs[:0], head{}
+	z.sent = z.sent[:1]
+	return texts
 }
 
 func (z *sizer2) undo() {
-	for _, text := range z.list[z.before:] {
-		delete(z.numbers, text)
+	for _, symbol := range z.sent[z.before:] {
+		z.numbers[symbol] = 0
 	}
-	z.list = z.list[:z.before]
-	z.last, z.family = nil, nil
+	z.sent = z.sent[:z.before]
+}
+
+// reset lets go of the numbers of a call.
+func (z *sizer2) reset() {
+	if clear(z.numbers); len(z.numbers) > maxKept {
+		z.numbers = nil
+	}
+	z.sent, z.refs = z.sent[:1], z.refs[:0]
 }
 
 func (z *sizer2) series(s *series) head {
-	z.before = len(z.list)
-	h := head{bytes: seriesBytes + len(s.labels)*labelBytes}
-	number := func(text string) uint32 {
-		n, found := z.numbers[text]
-		if !found {
-			n = uint32(len(z.list))
-			z.numbers[text] = n
-			z.list = append(z.list, text)
-			h.bytes += len(text) + symbolBytes
-		}
-		return n
+	if len(z.numbers) < len(z.texts) {
+		z.numbers = append(z.numbers, make([]uint32, len(z.texts)-len(z.numbers))...)
 	}
 	if cap(z.refs)-len(z.refs) < 2*len(s.labels) {
 		z.refs = make([]uint32, 0, max(32*slabSize, 2*cap(z.refs), 2*len(s.labels)))
 	}
+	z.before = len(z.sent)
 	from := len(z.refs)
-	refs := z.refs[from : from+2*len(s.labels) : from+2*len(s.labels)]
-	z.refs = z.refs[:from+len(refs)]
-	known := 0
-	if z.last != nil {
-		known = min(len(z.last.labels), len(s.labels))
+	for _, l := range s.labels {
+		z.refs = append(z.refs, z.number(l.name), z.number(l.value))
 	}
-	for i, l := range s.labels {
-		if i < known && z.last.labels[i].Name == l.Name {
-			refs[2*i] = z.lastHead.refs[2*i]
-		} else {
-			refs[2*i] = number(l.Name)
-		}
-		if i < known && z.last.labels[i].Value == l.Value {
-			refs[2*i+1] = z.lastHead.refs[2*i+1]
-		} else {
-			refs[2*i+1] = number(l.Value)
-		}
+	h := head{refs: z.refs[from:len(z.refs):len(z.refs)], help: z.number(s.family.help), unit: z.number(s.family.unit)}
+	h.bytes = seriesBytes + len(s.labels)*labelBytes
+	for _, symbol := range z.sent[z.before:] {
+		h.bytes += len(z.texts[symbol]) + symbolBytes
 	}
-	h.refs = refs
-	if z.family == s.family {
-		h.help, h.unit = z.lastHead.help, z.lastHead.unit
-	} else {
-		h.help, h.unit = number(s.family.Help), number(s.family.Unit)
-	}
-	z.last, z.lastHead, z.family = s, h, s.family
 	return h
 }
 
+// number is that of a symbol in the request.
+func (z *sizer2) number(symbol uint32) uint32 {
+	n := z.numbers[symbol]
+	if n == 0 && symbol != 0 {
+		n = uint32(len(z.sent))
+		z.numbers[symbol] = n
+		z.sent = append(z.sent, symbol)
+	}
+	return n
+}
+
 // sizer1 knows that 1.0 repeats all labels in each series.
-type sizer1 struct{}
+type sizer1 struct{ list []string } // by symbol
 
-func (sizer1) undo()          {}
-func (sizer1) next() []string { return nil }
+func (sizer1) undo()            {}
+func (z sizer1) next() []string { return z.list }
 
-func (sizer1) series(s *series) head {
+func (z sizer1) series(s *series) head {
 	bytes := seriesBytes + len(s.family.name) + len(s.family.Help) + len(s.family.Unit)
 	for _, l := range s.labels {
-		bytes += labelBytes + len(l.Name) + len(l.Value)
+		bytes += labelBytes + len(z.list[l.name]) + len(z.list[l.value])
 	}
 	return head{bytes: bytes}
 }
@@ -306,7 +283,7 @@ func encode1(b *batch) ([]byte, error) {
 	for i, r := range b.runs {
 		s := prompb.TimeSeries{Labels: make([]prompb.Label, len(r.labels))}
 		for i, l := range r.labels {
-			s.Labels[i] = prompb.Label{Name: l.Name, Value: l.Value}
+			s.Labels[i] = prompb.Label{Name: b.symbols[l.name], Value: b.symbols[l.value]}
 		}
 		for _, f := range r.floats {
 			s.Samples = append(s.Samples, prompb.Sample{Value: f.value, Timestamp: f.at})

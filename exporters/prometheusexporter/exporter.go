@@ -184,7 +184,7 @@ func (e *prometheusExporter) consume(ctx context.Context, p *part) (outcome, err
 	}
 	all := t.sorted()
 	t.runs = enough(t.runs, len(all))
-	total, err := e.deliver(ctx, p.tenant, plan(all, int(e.cfg.MaxRequestSize), t.sizer, t.runs))
+	total, err := e.deliver(ctx, p.tenant, plan(all, t.symbols.texts, int(e.cfg.MaxRequestSize), t.sizer, t.runs))
 	e.window.noticed(err)
 	if err != nil {
 		return total, err

@@ -26,7 +26,7 @@ import (
 // what our translation has to come to.
 type oracle struct {
 	gathered
-	labels   []resourceLabel
+	resource []resourceLabel
 	promoted []labels.Label
 	scraped  bool
 	types    map[string]model.MetricType // of scraped families, as exposed
@@ -34,14 +34,14 @@ type oracle struct {
 }
 
 func newOracle(cfg *Config) *oracle {
-	return &oracle{labels: resourceLabels(cfg), builder: labels.NewBuilder(labels.EmptyLabels())}
+	return &oracle{gathered: gathered{symbols: newSymbols()}, resource: resourceLabels(cfg), builder: labels.NewBuilder(labels.EmptyLabels())}
 }
 
 func (o *oracle) translate(md pmetric.Metrics) error {
 	for _, resource := range md.ResourceMetrics().All() {
 		external := make(map[string]string)
 		o.promoted = nil
-		for _, l := range o.labels {
+		for _, l := range o.resource {
 			if value, found := resource.Resource().Attributes().Get(l.attribute); found {
 				if text := strings.ToValidUTF8(value.AsString(), "\uFFFD"); text != "" {
 					external[l.label] = text
@@ -86,7 +86,7 @@ func (o *oracle) scopes(resource pmetric.ResourceMetrics, of origin, external ma
 	}
 	resource.Resource().Attributes().CopyTo(view.Resource().Attributes())
 	view.Resource().Attributes().RemoveIf(func(name string, _ pcommon.Value) bool {
-		return name == laneKey || slices.ContainsFunc(o.labels, func(l resourceLabel) bool { return l.attribute == name })
+		return name == laneKey || slices.ContainsFunc(o.resource, func(l resourceLabel) bool { return l.attribute == name })
 	})
 	_, err := prometheusremotewrite.NewPrometheusConverter(o).FromMetrics(context.Background(), md, prometheusremotewrite.Settings{
 		ExternalLabels:                       external,
@@ -109,8 +109,8 @@ func (o *oracle) Append(_ storage.SeriesRef, ls labels.Labels, start, at int64, 
 	if exposed, found := o.types[opts.MetricFamilyName]; found {
 		opts.Metadata.Type = exposed
 	}
-	var list []labelPair
-	o.relabel(ls, opts.Metadata.Type).Range(func(l labels.Label) { list = append(list, l) })
+	var list []label
+	o.relabel(ls, opts.Metadata.Type).Range(func(l labels.Label) { list = append(list, o.symbols.label(l.Name, l.Value)) })
 	s := o.add(list, hashOf(list), &family{name: opts.MetricFamilyName, Metadata: opts.Metadata})
 	if h != nil {
 		s.histograms = append(s.histograms, histogramSample{start, at, h})
@@ -149,9 +149,9 @@ func (o *oracle) relabel(ls labels.Labels, kind model.MetricType) labels.Labels 
 }
 
 // described are series as text that can be compared.
-func described(all []*series) map[string]string {
+func described(g *gathered) map[string]string {
 	m := make(map[string]string)
-	for _, s := range all {
+	for _, s := range g.sorted() {
 		if len(s.floats)+len(s.histograms) == 0 {
 			continue
 		}
@@ -167,7 +167,10 @@ func described(all []*series) map[string]string {
 		for _, e := range s.exemplars {
 			fmt.Fprintf(&b, "%v %v\n", e.Labels, exemplar.Exemplar{Value: e.Value, Ts: e.Ts, HasTs: e.HasTs})
 		}
-		key := fmt.Sprint(s.labels)
+		var key string
+		for _, l := range s.labels {
+			key += fmt.Sprintf("%s=%q,", g.texts[l.name], g.texts[l.value])
+		}
 		m[key] += b.String()
 	}
 	return m
@@ -193,9 +196,9 @@ func requireSame(t fataler, md pmetric.Metrics, change func(*Config)) {
 			ours.resource(resource)
 		}
 		require.Empty(t, ours.refused)
-		require.Equal(t, described(o.sorted()), described(ours.sorted()))
+		require.Equal(t, described(&o.gathered), described(&ours.gathered))
 		for _, s := range ours.list {
-			require.True(t, slices.IsSortedFunc(s.labels, func(a, b labelPair) int { return strings.Compare(a.Name, b.Name) }))
+			require.True(t, slices.IsSortedFunc(s.labels, func(a, b label) int { return strings.Compare(ours.texts[a.name], ours.texts[b.name]) }))
 			require.Equal(t, hashOf(s.labels), s.hash)
 		}
 		ours.reset()
@@ -281,81 +284,99 @@ func drawMetric(t *rapid.T, m pmetric.Metric, scraped bool) {
 		m.Metadata().PutStr(typeKey, string(rapid.SampledFrom(kinds).Draw(t, "type")))
 	}
 	for range rapid.IntRange(1, 3).Draw(t, "points") {
-		base := time.UnixMilli(1795473620776)
-		at := pcommon.NewTimestampFromTime(base.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "minute")) * time.Minute))
-		start := pcommon.NewTimestampFromTime(base.Add(-time.Hour))
-		flags := pmetric.DefaultDataPointFlags.WithNoRecordedValue(rapid.IntRange(0, 5).Draw(t, "stale") == 0)
-		switch kind {
-		case 0, 1:
-			var p pmetric.NumberDataPoint
-			if kind == 0 {
-				if m.Type() == pmetric.MetricTypeEmpty {
-					m.SetEmptyGauge()
-				}
-				p = m.Gauge().DataPoints().AppendEmpty()
-			} else {
-				if m.Type() == pmetric.MetricTypeEmpty {
-					m.SetEmptySum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-					m.Sum().SetIsMonotonic(monotonic)
-				}
-				p = m.Sum().DataPoints().AppendEmpty()
-				drawExemplars(t, p.Exemplars())
-			}
-			if rapid.Bool().Draw(t, "integer") {
-				p.SetIntValue(int64(rapid.IntRange(0, 5).Draw(t, "value")))
-			} else {
-				p.SetDoubleValue(rapid.Float64().Draw(t, "value"))
-			}
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		case 2:
-			if m.Type() == pmetric.MetricTypeEmpty {
-				m.SetEmptyHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-			}
-			p := m.Histogram().DataPoints().AppendEmpty()
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			p.SetCount(10)
-			if rapid.Bool().Draw(t, "sum") {
-				p.SetSum(1.5)
-			}
-			bounds := []float64{0.005, 1, 2.5, 1e10}[:rapid.IntRange(0, 4).Draw(t, "bounds")]
-			p.ExplicitBounds().FromRaw(bounds)
-			p.BucketCounts().FromRaw(make([]uint64, rapid.SampledFrom([]int{0, len(bounds), len(bounds) + 1}).Draw(t, "buckets")))
-			drawExemplars(t, p.Exemplars())
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		case 3:
-			if m.Type() == pmetric.MetricTypeEmpty {
-				m.SetEmptyExponentialHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-			}
-			p := m.ExponentialHistogram().DataPoints().AppendEmpty()
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			drawExponential(t, p, histogram.ExponentialSchemaMax)
-			drawExemplars(t, p.Exemplars())
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		case 4:
-			if m.Type() == pmetric.MetricTypeEmpty {
-				m.SetEmptySummary()
-			}
-			p := m.Summary().DataPoints().AppendEmpty()
-			p.SetTimestamp(at)
-			p.SetStartTimestamp(start)
-			p.SetFlags(flags)
-			p.SetCount(3)
-			p.SetSum(0.1)
-			for _, quantile := range []float64{0.5, 1}[:rapid.IntRange(0, 2).Draw(t, "quantiles")] {
-				q := p.QuantileValues().AppendEmpty()
-				q.SetQuantile(quantile)
-				q.SetValue(7)
-			}
-			drawAttributes(t, p.Attributes(), pointAttributes)
-		}
+		drawPoint(t, m, kind, monotonic)
 	}
+}
+
+// timed is what points of every kind have.
+type timed interface {
+	SetTimestamp(pcommon.Timestamp)
+	SetStartTimestamp(pcommon.Timestamp)
+	SetFlags(pmetric.DataPointFlags)
+	Attributes() pcommon.Map
+}
+
+func drawPoint(t *rapid.T, m pmetric.Metric, kind int, monotonic bool) {
+	var p timed
+	switch kind {
+	case 0, 1:
+		p = drawNumber(t, m, kind == 1, monotonic)
+	case 2:
+		p = drawHistogram(t, m)
+	case 3:
+		if m.Type() == pmetric.MetricTypeEmpty {
+			m.SetEmptyExponentialHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+		}
+		one := m.ExponentialHistogram().DataPoints().AppendEmpty()
+		drawExponential(t, one, histogram.ExponentialSchemaMax)
+		drawExemplars(t, one.Exemplars())
+		p = one
+	case 4:
+		p = drawSummary(t, m)
+	}
+	base := time.UnixMilli(1795473620776)
+	p.SetTimestamp(pcommon.NewTimestampFromTime(base.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "minute")) * time.Minute)))
+	p.SetStartTimestamp(pcommon.NewTimestampFromTime(base.Add(-time.Hour)))
+	p.SetFlags(pmetric.DefaultDataPointFlags.WithNoRecordedValue(rapid.IntRange(0, 5).Draw(t, "stale") == 0))
+	drawAttributes(t, p.Attributes(), pointAttributes)
+}
+
+func drawNumber(t *rapid.T, m pmetric.Metric, sum, monotonic bool) pmetric.NumberDataPoint {
+	var p pmetric.NumberDataPoint
+	if !sum {
+		if m.Type() == pmetric.MetricTypeEmpty {
+			m.SetEmptyGauge()
+		}
+		p = m.Gauge().DataPoints().AppendEmpty()
+	} else {
+		if m.Type() == pmetric.MetricTypeEmpty {
+			m.SetEmptySum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+			m.Sum().SetIsMonotonic(monotonic)
+		}
+		p = m.Sum().DataPoints().AppendEmpty()
+		drawExemplars(t, p.Exemplars())
+	}
+	if rapid.Bool().Draw(t, "integer") {
+		p.SetIntValue(int64(rapid.IntRange(0, 5).Draw(t, "value")))
+	} else {
+		p.SetDoubleValue(rapid.Float64().Draw(t, "value"))
+	}
+	return p
+}
+
+func drawHistogram(t *rapid.T, m pmetric.Metric) pmetric.HistogramDataPoint {
+	if m.Type() == pmetric.MetricTypeEmpty {
+		m.SetEmptyHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	}
+	p := m.Histogram().DataPoints().AppendEmpty()
+	p.SetCount(10)
+	if rapid.Bool().Draw(t, "sum") {
+		p.SetSum(1.5)
+	}
+	bounds := []float64{0.005, 1, 2.5, 1e10}[:rapid.IntRange(0, 4).Draw(t, "bounds")]
+	p.ExplicitBounds().FromRaw(bounds)
+	counts := make([]uint64, rapid.SampledFrom([]int{0, len(bounds), len(bounds) + 1}).Draw(t, "buckets"))
+	for i := range counts {
+		counts[i] = rapid.Uint64Range(0, 3).Draw(t, "count")
+	}
+	p.BucketCounts().FromRaw(counts)
+	drawExemplars(t, p.Exemplars())
+	return p
+}
+
+func drawSummary(t *rapid.T, m pmetric.Metric) pmetric.SummaryDataPoint {
+	if m.Type() == pmetric.MetricTypeEmpty {
+		m.SetEmptySummary()
+	}
+	p := m.Summary().DataPoints().AppendEmpty()
+	p.SetCount(3)
+	p.SetSum(0.1)
+	for _, quantile := range []float64{0.5, 1}[:rapid.IntRange(0, 2).Draw(t, "quantiles")] {
+		q := p.QuantileValues().AppendEmpty()
+		q.SetQuantile(quantile)
+		q.SetValue(7)
+	}
+	return p
 }
 
 func drawExponential(t *rapid.T, p pmetric.ExponentialHistogramDataPoint, maxScale int32) {

@@ -74,7 +74,7 @@ func (t *translation) summaries(m pmetric.Metric) {
 		t.another(attributes, name+"_sum", labelPair{}).put(start, at, p.Sum(), p.Flags())
 		t.another(attributes, name+"_count", labelPair{}).put(start, at, float64(p.Count()), p.Flags())
 		for _, q := range p.QuantileValues().All() {
-			quantile := labelPair{Name: model.QuantileLabel, Value: t.number(q.Quantile(), t.scraped)}
+			quantile := labelPair{Name: model.QuantileLabel, Value: t.names.number(q.Quantile(), t.scraped)}
 			t.another(attributes, name, quantile).put(start, at, q.Value(), p.Flags())
 		}
 	}
@@ -153,7 +153,7 @@ func (t *translation) classic(p pmetric.HistogramDataPoint, names classicNames, 
 		for n < len(exemplars) && exemplars[n].Value <= h.bounds[i] {
 			n++
 		}
-		s := t.another(attributes, names.bucket, labelPair{Name: model.BucketLabel, Value: t.number(h.bounds[i], t.scraped)})
+		s := t.another(attributes, names.bucket, labelPair{Name: model.BucketLabel, Value: t.names.number(h.bounds[i], t.scraped)})
 		s.put(start, at, float64(below), flags)
 		s.exemplars = append(s.exemplars, exemplars[:n]...)
 		exemplars = exemplars[n:]

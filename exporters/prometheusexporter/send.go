@@ -142,7 +142,7 @@ func (d *delivery) plan1(b *batch) []*batch {
 		s.floats, s.histograms, s.exemplars = r.floats, r.histograms, r.exemplars
 		parts[i] = &s
 	}
-	return plan(parts, int(d.cfg.MaxRequestSize), sizer1{}, nil)
+	return plan(parts, b.strings, int(d.cfg.MaxRequestSize), sizer1{b.strings}, nil)
 }
 
 // sendPart1 sends a request of 1.0. A server of 1.0 stores all of it or nothing,

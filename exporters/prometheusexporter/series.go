@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -16,10 +15,48 @@ import (
 
 type labelPair = labels.Label
 
+// symbols numbers the strings of a call, so that labels are compared, hashed and
+// written as numbers. 0 is the empty string.
+type symbols struct {
+	numbers map[string]uint32
+	texts   []string
+}
+
+func newSymbols() symbols {
+	return symbols{map[string]uint32{"": 0}, []string{""}}
+}
+
+func (s *symbols) number(text string) uint32 {
+	n, found := s.numbers[text]
+	if !found {
+		n = uint32(len(s.texts))
+		s.numbers[text] = n
+		s.texts = append(s.texts, text)
+	}
+	return n
+}
+
+func (s *symbols) label(name, value string) label {
+	return label{s.number(name), s.number(value)}
+}
+
+func (s *symbols) reset() {
+	if len(s.texts) > maxKept {
+		*s = newSymbols()
+		return
+	}
+	clear(s.numbers)
+	clear(s.texts)
+	s.numbers[""], s.texts = 0, append(s.texts[:0], "")
+}
+
+// label is a label by its symbols.
+type label struct{ name, value uint32 }
+
 // series is all that one call brings for one set of labels, in order of time.
 type series struct {
-	labels     []labelPair // sorted by name
-	hash       uint64      // of labels
+	labels     []label // sorted by name
+	hash       uint64  // of labels, by their numbers
 	family     *family
 	floats     []floatSample
 	histograms []histogramSample
@@ -32,6 +69,7 @@ type series struct {
 type family struct {
 	name string
 	metadata.Metadata
+	help, unit uint32 // symbols
 }
 
 type floatSample struct {
@@ -47,11 +85,12 @@ type histogramSample struct {
 // gathered holds the series of one call, each once. Its memory is used again by
 // later calls.
 type gathered struct {
-	list  []*series
-	slots []int32 // open addressing by hash: index in list plus one
-	pairs []labelPair
-	slabs [][]series
-	used  int // series of slabs
+	symbols
+	list   []*series
+	slots  []int32 // open addressing by hash: index in list plus one
+	labels []label
+	slabs  [][]series
+	used   int // series of slabs
 }
 
 const (
@@ -60,7 +99,7 @@ const (
 )
 
 // add returns the series with the labels, which the caller may use again.
-func (g *gathered) add(ls []labelPair, hash uint64, f *family) *series {
+func (g *gathered) add(ls []label, hash uint64, f *family) *series {
 	if 2*len(g.list) >= len(g.slots) {
 		g.grow()
 	}
@@ -102,14 +141,14 @@ func (g *gathered) next() *series {
 }
 
 // keep copies labels to memory that lasts until reset.
-func (g *gathered) keep(ls []labelPair) []labelPair {
-	if cap(g.pairs)-len(g.pairs) < len(ls) {
+func (g *gathered) keep(ls []label) []label {
+	if cap(g.labels)-len(g.labels) < len(ls) {
 		// The old array lives on in the series that point to it.
-		g.pairs = make([]labelPair, 0, max(2*cap(g.pairs), 16*slabSize, len(ls)))
+		g.labels = make([]label, 0, max(2*cap(g.labels), 16*slabSize, len(ls)))
 	}
-	from := len(g.pairs)
-	g.pairs = append(g.pairs, ls...)
-	return g.pairs[from:len(g.pairs):len(g.pairs)]
+	from := len(g.labels)
+	g.labels = append(g.labels, ls...)
+	return g.labels[from:len(g.labels):len(g.labels)]
 }
 
 // maxKept bounds what is kept of a large call for later ones: series.
@@ -117,8 +156,9 @@ const maxKept = 64 * slabSize
 
 // reset lets go of all that a call brought.
 func (g *gathered) reset() {
+	g.symbols.reset()
 	if g.used > maxKept {
-		*g = gathered{}
+		*g = gathered{symbols: g.symbols}
 		return
 	}
 	for i := 0; i < g.used; i += slabSize {
@@ -126,8 +166,7 @@ func (g *gathered) reset() {
 	}
 	clear(g.list)
 	clear(g.slots)
-	clear(g.pairs)
-	g.list, g.pairs, g.used = g.list[:0], g.pairs[:0], 0
+	g.list, g.labels, g.used = g.list[:0], g.labels[:0], 0
 }
 
 // sorted returns the series with their samples in order of time, each once.
@@ -173,51 +212,73 @@ func compare(a, b int64) int {
 	return 0
 }
 
-func (s *series) name() string {
-	for _, l := range s.labels {
-		if l.Name == model.MetricNameLabel {
-			return strings.Clone(l.Value)
-		}
-	}
-	return ""
-}
-
 var labelSeed = maphash.MakeSeed()
 
+// contentOf is a hash of labels by their strings, for the life of the process.
+func contentOf(ls []label, strings []string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(labelSeed)
+	for _, l := range ls {
+		for _, text := range [2]string{strings[l.name], strings[l.value]} {
+			_, _ = h.WriteString(text)
+			_ = h.WriteByte(0)
+		}
+	}
+	return h.Sum64()
+}
+
 // hashOf is the sum of what each label hashes to, so that a hash can be put
-// together from parts. It holds for the life of the process.
-func hashOf(ls []labelPair) uint64 {
+// together from parts. It holds for the call.
+func hashOf(ls []label) uint64 {
 	var sum uint64
 	for _, l := range ls {
-		sum += hashPair(l)
+		high, low := bits.Mul64((uint64(l.name)<<32|uint64(l.value))^0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
+		sum += high ^ low
 	}
 	return sum
 }
 
-func hashPair(l labelPair) uint64 {
-	high, low := bits.Mul64(maphash.String(labelSeed, l.Name)^0x9e3779b97f4a7c15, maphash.String(labelSeed, l.Value)^0xc2b2ae3d27d4eb4f)
-	return high ^ low
+// merge appends the labels of two lists that are sorted, each name once, to to,
+// sorted. It returns false when a name is in both.
+func (s *symbols) merge(to, a, b []label) (merged []label, ok bool) {
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].name == b[0].name {
+			return to, false
+		}
+		if s.texts[a[0].name] < s.texts[b[0].name] {
+			to, a = append(to, a[0]), a[1:]
+		} else {
+			to, b = append(to, b[0]), b[1:]
+		}
+	}
+	return append(append(to, a...), b...), true
 }
 
-// merge appends the labels of two sorted lists to to, sorted. It returns false
-// when a name is in both, or twice in one.
-func merge(to, a, b []labelPair) (merged []labelPair, ok bool) {
-	from := len(to)
-	for len(a) > 0 && len(b) > 0 {
-		switch order := strings.Compare(a[0].Name, b[0].Name); {
-		case order < 0:
-			to, a = append(to, a[0]), a[1:]
-		case order > 0:
-			to, b = append(to, b[0]), b[1:]
-		default:
-			return to, false
+// position is where a name is, or would be, in a sorted list.
+func (s *symbols) position(ls []label, name uint32) (at int, found bool) {
+	return slices.BinarySearchFunc(ls, name, func(l label, name uint32) int {
+		if l.name == name {
+			return 0
+		}
+		return strings.Compare(s.texts[l.name], s.texts[name])
+	})
+}
+
+// sort sorts labels by name. The lists are short and mostly sorted.
+func (s *symbols) sort(ls []label) {
+	for i := 1; i < len(ls); i++ {
+		for j := i; j > 0 && s.texts[ls[j].name] < s.texts[ls[j-1].name]; j-- {
+			ls[j], ls[j-1] = ls[j-1], ls[j]
 		}
 	}
-	to = append(append(to, a...), b...)
-	for i := from + 1; i < len(to); i++ {
-		if to[i].Name == to[i-1].Name {
-			return to, false
+}
+
+// distinct says whether no name is twice in a sorted list.
+func distinct(ls []label) bool {
+	for i := 1; i < len(ls); i++ {
+		if ls[i].name == ls[i-1].name {
+			return false
 		}
 	}
-	return to, true
+	return true
 }

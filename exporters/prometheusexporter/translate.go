@@ -56,6 +56,12 @@ func isScraped(scope pmetric.ScopeMetrics) bool {
 	return false
 }
 
+// attributeLabel remembers what became of an attribute's name and value.
+type attributeLabel struct {
+	key string
+	label
+}
+
 // resourceLabel is a label that all series of a resource get.
 type resourceLabel struct{ label, attribute string }
 
@@ -91,19 +97,25 @@ type translation struct {
 
 	// Of the scope:
 	scraped     bool
-	scopeLabels []labelPair // otel_scope_*, in the order they are set
-	base        []labelPair // all of the above as sorted labels
-	plain       bool        // no two of them had the same name
+	scopeLabels []labelPair      // otel_scope_*, in the order they are set
+	base        []label          // all of the above, sorted
+	plain       bool             // no two of them had the same name
+	memo        []attributeLabel // of the last point, in its order
+	memoPlain   bool             // what its names came to: no two labels had the same
+	memoSorted  bool             // and they were in order
 
 	// Of the metric:
 	family *family
-	named  []labelPair // base with the metric's name
-	hashed uint64      // of named
+	named  []label // base with the metric's name
+	hashed uint64  // of named
 
 	// Of the point:
-	attributes []labelPair // under their label names, sorted
-	simple     bool        // the labels can be put together without care
-	point      []labelPair
+	attributes []label // under their label names, sorted
+	simple     bool    // the labels can be put together without care
+	same       bool    // the names are those of the last point
+	point      []label
+	places     []int // of attributes in point; empty if that holds another metric's
+	name       int   // where the metric's name goes in named
 
 	builder *labels.Builder
 	sizer   *sizer2
@@ -111,22 +123,26 @@ type translation struct {
 }
 
 func newTranslation(resource []resourceLabel) *translation {
-	return &translation{
+	t := &translation{
+		gathered:       gathered{symbols: newSymbols()},
 		names:          newNames(),
 		refused:        make(refusals),
 		resourceLabels: resource,
 		builder:        labels.NewBuilder(labels.EmptyLabels()),
-		sizer:          newSizer2(),
 	}
+	t.sizer = newSizer2(&t.symbols)
+	return t
 }
 
 func (t *translation) reset() {
 	t.gathered.reset()
 	t.refused, t.delta = make(refusals), nil
-	for _, list := range []*[]labelPair{&t.promoted, &t.scopeLabels, &t.base, &t.named, &t.attributes, &t.point} {
+	for _, list := range []*[]labelPair{&t.promoted, &t.scopeLabels} {
 		clear((*list)[:cap(*list)])
 		*list = (*list)[:0]
 	}
+	clear(t.memo[:cap(t.memo)])
+	t.memo, t.places = t.memo[:0], t.places[:0]
 	t.job, t.instance, t.family = "", "", nil
 	t.builder.Reset(labels.EmptyLabels())
 	t.names.forget()
@@ -205,6 +221,7 @@ func (t *translation) scope(scope pmetric.ScopeMetrics, o origin) {
 			labelPair{Name: "otel_scope_schema_url", Value: scope.SchemaUrl()})
 	}
 	t.setBase()
+	t.memo = t.memo[:0]
 	for _, m := range scope.Metrics().All() {
 		t.metric(m)
 	}
@@ -212,24 +229,22 @@ func (t *translation) scope(scope pmetric.ScopeMetrics, o origin) {
 
 // setBase puts together what all series of a scope have.
 func (t *translation) setBase() {
-	base := append(t.base[:0], t.promoted...)
-	base = append(base, t.scopeLabels...)
-	base = append(base, labelPair{Name: model.JobLabel, Value: t.job}, labelPair{Name: model.InstanceLabel, Value: t.instance})
-	base = slices.DeleteFunc(base, func(l labelPair) bool { return l.Value == "" })
-	sortLabels(base)
-	t.base, t.plain = base, true
-	for i := 1; i < len(base); i++ {
-		t.plain = t.plain && base[i].Name != base[i-1].Name
-	}
-}
-
-// sortLabels is an insertion sort: the lists are short and mostly sorted.
-func sortLabels(list []labelPair) {
-	for i := 1; i < len(list); i++ {
-		for j := i; j > 0 && list[j].Name < list[j-1].Name; j-- {
-			list[j], list[j-1] = list[j-1], list[j]
+	t.base = t.base[:0]
+	add := func(l labelPair) {
+		if l.Value != "" {
+			t.base = append(t.base, t.symbols.label(l.Name, l.Value))
 		}
 	}
+	for _, l := range t.promoted {
+		add(l)
+	}
+	for _, l := range t.scopeLabels {
+		add(l)
+	}
+	add(labelPair{Name: model.JobLabel, Value: t.job})
+	add(labelPair{Name: model.InstanceLabel, Value: t.instance})
+	t.sort(t.base)
+	t.plain = distinct(t.base)
 }
 
 // metric translates a metric, or refuses it.
@@ -240,6 +255,7 @@ func (t *translation) metric(m pmetric.Metric) {
 		return
 	}
 	t.family = &family{name: name, Metadata: metadata.Metadata{Type: t.typeOf(m), Unit: t.unit(m.Unit()), Help: m.Description()}}
+	t.family.help, t.family.unit = t.symbols.number(t.family.Help), t.symbols.number(t.family.Unit)
 	switch m.Type() {
 	case pmetric.MetricTypeGauge:
 		t.numbers(m, m.Gauge().DataPoints(), false)
@@ -280,168 +296,21 @@ func (t *translation) seen(at pcommon.Timestamp) {
 	t.first, t.last = min(t.first, at), max(t.last, at)
 }
 
-// setName begins the series of a metric that all have the same name.
-func (t *translation) setName(name string) {
-	t.named = t.named[:0]
-	if t.plain {
-		var own [1]labelPair
-		own[0] = labelPair{Name: model.MetricNameLabel, Value: name}
-		t.named, _ = merge(t.named, t.base, own[:])
-	}
-	t.hashed = hashOf(t.named)
-}
-
-// readAttributes reads the attributes of a point as labels, sorted. It returns
-// false, having counted the point as refused, if one cannot be a label.
-func (t *translation) readAttributes(attributes pcommon.Map, metric string) bool {
-	list := t.attributes[:0]
-	t.simple = t.plain
-	for key, value := range attributes.All() {
-		name := key
-		if !t.scraped {
-			var ok bool
-			if name, ok = t.label(key); !ok {
-				t.refused.add(reasonLabelName, 1, metric)
-				return false
-			}
-		}
-		if key == model.MetricNameLabel {
-			continue
-		}
-		text := value.AsString()
-		if text == "" {
-			// The same as no label, unless another attribute becomes the same label.
-			t.simple = t.simple && t.scraped
-			continue
-		}
-		list = append(list, labelPair{Name: name, Value: text})
-		// What the scope does not say takes the label away, too.
-		t.simple = t.simple && (len(t.scopeLabels) == 0 || !strings.HasPrefix(name, scopePrefix))
-	}
-	sortLabels(list)
-	t.attributes = list
-	return true
-}
-
-// one returns the series of a point of a metric that makes one series of each.
-func (t *translation) one(attributes pcommon.Map, name string) *series {
-	if t.simple {
-		var ok bool
-		if t.point, ok = merge(t.point[:0], t.named, t.attributes); ok {
-			return t.add(t.point, t.hashed+hashOf(t.attributes), t.family)
-		}
-	}
-	return t.carefully(attributes, name, labelPair{})
-}
-
-// begin prepares for the series of a point that makes several.
-func (t *translation) begin() {
-	if t.simple {
-		t.named, t.simple = merge(t.named[:0], t.base, t.attributes)
-		t.hashed = hashOf(t.named)
-	}
-}
-
-// another returns one of the series of a point that makes several: with a name,
-// and with a bound if that has one.
-func (t *translation) another(attributes pcommon.Map, name string, bound labelPair) *series {
-	if t.simple {
-		own := [2]labelPair{{Name: model.MetricNameLabel, Value: name}, bound}
-		extra := own[:2]
-		if bound.Name == "" {
-			extra = own[:1]
-		}
-		var ok bool
-		if t.point, ok = merge(t.point[:0], t.named, extra); ok {
-			return t.add(t.point, t.hashed+hashOf(extra), t.family)
-		}
-	}
-	return t.carefully(attributes, name, bound)
-}
-
-// carefully puts labels together in the order in which they override or rename
-// one another. It is for points that have a label of the same name twice.
-//
-// Where a sample has a label of the same name as one of the resource's, its own
-// is kept as exported_<name>, as a scrape with those target labels would do.
-func (t *translation) carefully(attributes pcommon.Map, name string, bound labelPair) *series {
-	b := t.builder
-	b.Reset(labels.EmptyLabels())
-	t.setAttributes(b, attributes, func(key string) bool { return key != model.MetricNameLabel })
-	for _, l := range t.scopeLabels {
-		b.Set(l.Name, l.Value)
-	}
-	return t.finish(name, bound)
-}
-
-// setAttributes sets attributes, and what the resource says.
-func (t *translation) setAttributes(b *labels.Builder, attributes pcommon.Map, wanted func(key string) bool) {
-	keys := make([]string, 0, attributes.Len())
-	for key := range attributes.All() {
-		if wanted(key) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	for _, key := range slices.Compact(keys) {
-		value, _ := attributes.Get(key)
-		name, ok := key, true
-		if !t.scraped {
-			if name, ok = t.label(key); !ok {
-				continue
-			}
-		}
-		if known := b.Get(name); known != "" {
-			b.Set(name, known+";"+value.AsString())
-		} else {
-			b.Set(name, value.AsString())
-		}
-	}
-	for _, own := range []labelPair{{Name: model.JobLabel, Value: t.job}, {Name: model.InstanceLabel, Value: t.instance}} {
-		if own.Value != "" {
-			b.Set(own.Name, own.Value)
-		}
-	}
-	for _, l := range t.promoted {
-		if b.Get(l.Name) == "" {
-			b.Set(l.Name, l.Value)
-		}
-	}
-}
-
-func (t *translation) finish(name string, bound labelPair) *series {
-	b := t.builder
-	if bound.Name != "" {
-		b.Set(bound.Name, bound.Value)
-	}
-	b.Set(model.MetricNameLabel, name)
-	for _, promoted := range t.promoted {
-		if own := b.Get(promoted.Name); own != promoted.Value {
-			other := promoted.Name
-			for b.Get(other) != "" {
-				other = "exported_" + other
-			}
-			b.Set(other, own)
-			b.Set(promoted.Name, promoted.Value)
-		}
-	}
-	t.point = t.point[:0]
-	b.Labels().Range(func(l labelPair) { t.point = append(t.point, l) })
-	return t.add(t.point, hashOf(t.point), t.family)
-}
-
 const (
 	scopePrefix        = "otel_scope_"
 	targetInfo         = "target_info"
+	targetHelp         = "Target metadata"
 	targetInfoInterval = 150e9 // nanoseconds: half of what a query looks back
 )
-
-var targetInfoFamily = &family{name: targetInfo, Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: "Target metadata"}}
 
 // targetInfo describes the resource for the time of its points, by the attributes
 // that are not labels of every series.
 func (t *translation) targetInfo(attributes pcommon.Map, o origin) {
-	t.scraped, t.family = o != instrumented, targetInfoFamily
+	t.scraped, t.family = o != instrumented, &family{
+		name:     targetInfo,
+		Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: targetHelp},
+		help:     t.symbols.number(targetHelp),
+	}
 	described := func(key string) bool {
 		switch key {
 		case "service.name", "service.namespace", "service.instance.id", laneKey:

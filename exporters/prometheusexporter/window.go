@@ -111,26 +111,49 @@ func (w *windowCheck) ask(ctx context.Context) (time.Duration, error) {
 	if w.base == "" {
 		return 0, fmt.Errorf("%w: its endpoint does not end in %s", errUntold, writePath)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base+"/api/v1/status/config", nil)
+	body, err := w.get(ctx, "/api/v1/status/config")
 	if err != nil {
 		return 0, err
 	}
-	resp, err := w.client.Do(req)
+	window, err := parseWindow(body)
+	if err != nil || window > 0 {
+		return window, err
+	}
+	// Prometheus's default, or another server with a configuration of its own.
+	flags, err := w.get(ctx, "/api/v1/status/flags")
 	if err != nil {
 		return 0, err
+	}
+	var answer struct {
+		Data map[string]string `json:"data"`
+	}
+	if err := json.Unmarshal(flags, &answer); err != nil || answer.Data["storage.tsdb.path"] == "" {
+		return 0, fmt.Errorf("%w: it has no TSDB of Prometheus", errUntold)
+	}
+	return 0, nil
+}
+
+func (w *windowCheck) get(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := w.client.Do(req)
+	if err != nil {
+		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxConfigBytes))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests {
-		return 0, fmt.Errorf("status %d: %s", resp.StatusCode, firstLine(string(body)))
+		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, firstLine(string(body)))
 	}
 	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("%w: status %d", errUntold, resp.StatusCode)
+		return nil, fmt.Errorf("%w: status %d", errUntold, resp.StatusCode)
 	}
-	return parseWindow(body)
+	return body, nil
 }
 
 // parseWindow reads the answer of /api/v1/status/config.

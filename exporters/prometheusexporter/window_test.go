@@ -122,6 +122,21 @@ func TestAServerThatDoesNotTellItsWindowIsSaidOnce(t *testing.T) {
 	require.Zero(t, silent.Len())
 }
 
+// VictoriaMetrics answers the same path with what it scrapes.
+func TestAConfigurationThatIsNotPrometheussIsNoWindowOfZero(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/v1/status/config" {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, `{"status":"success","data":{"yaml":"scrape_configs: []"}}`)
+	}))
+	defer server.Close()
+	_, logs := observed(t, server.URL+writePath, quick)
+	eventually(t, func() bool { return logs.FilterMessageSnippet("is not known").Len() == 1 })
+	require.Zero(t, logs.FilterLevelExact(zapcore.WarnLevel).Len())
+}
+
 func TestConfigurationsOfOtherServersAreNotTaken(t *testing.T) {
 	for _, body := range []string{"", "<html>", "{}", `{"data":{"yaml":": :"}}`, `{"data":{"yaml":"storage: {tsdb: {out_of_order_time_window: soon}}"}}`} {
 		_, err := parseWindow([]byte(body))

@@ -44,6 +44,9 @@ type Hello struct {
 	// Instance is random, made at every start of the edge's process: two of them
 	// at a time with one origin and epoch are two nodes with copies of one spool.
 	Instance string `json:"instance,omitempty"`
+	// Seq counts the hellos of an instance, from 1: the answer names it, which proves
+	// that this one was heard.
+	Seq uint64 `json:"seq,omitempty"`
 	// Lanes are those the spool has, oldest first. A lane of a signal older than
 	// all that are listed is retired: empty, confirmed to its end, never used again.
 	Lanes []HelloLane `json:"lanes"`
@@ -77,6 +80,9 @@ type Confirmation struct {
 	Version int        `json:"v"`
 	Epoch   string     `json:"epoch"`
 	Lanes   []Accepted `json:"lanes"`
+	// Instance and Heard name the hello that this is the answer to; empty when it is none.
+	Instance string `json:"instance,omitempty"`
+	Heard    uint64 `json:"heard,omitempty"`
 	// Conflict, when not empty, says that another instance ships the same origin
 	// and epoch: the spool was copied. The edge must not ship until it is resolved.
 	Conflict string `json:"conflict,omitempty"`

@@ -17,7 +17,7 @@ const (
 	// consumersAtOnce bounds how many consumers are made at the same time.
 	consumersAtOnce = 8
 	// inHands bounds the frames of one signal and destination that are in the relays'
-	// hands, and inHandsMin what one partition may have of it.
+	// hands: waiting, or delivered within the second or so until that is stored; and inHandsMin what one partition may have of it.
 	inHands, inHandsMin = 16 * 1024, 4 * 1024
 )
 

@@ -39,8 +39,6 @@ const (
 	// CustodyBucket is the key-value bucket of the relays: their watermarks, who they are
 	// and who owns which partition.
 	CustodyBucket = "LONGHAUL_CUSTODY"
-	// ConsumerName is the durable consumer the relay reads each stream with.
-	ConsumerName = "relay"
 
 	// LayoutKey is the bucket key that says into how many partitions the streams are cut.
 	LayoutKey = "layout"

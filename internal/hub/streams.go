@@ -18,9 +18,6 @@ const (
 	DuplicateWindow = 2 * time.Minute
 	// AckWait is how long a frame may be in the relay's hands without a sign of life.
 	AckWait = time.Minute
-	// MaxAckPending bounds the frames of one signal that are in the relay's hands:
-	// waiting, or delivered within the second or so until that is stored.
-	MaxAckPending = 16 * 1024
 	// rejectedAge is how long rejected frames are kept.
 	rejectedAge = 30 * 24 * time.Hour
 )
@@ -63,38 +60,6 @@ func (s *Streams) Validate() error {
 		problems = append(problems, fmt.Errorf("partitions: must be from 1 to %d, not %d", MaxPartitions, s.Partitions))
 	}
 	return errors.Join(problems...)
-}
-
-// EnsureStream creates or updates a signal's stream and the relay's durable
-// consumer on it. Frames are a work queue: gone once acknowledged. A full
-// stream refuses what is new, which pushes back to the edges' disks.
-func EnsureStream(ctx context.Context, js jetstream.JetStream, signal frame.Signal, s Streams) (jetstream.Stream, jetstream.Consumer, error) {
-	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:        StreamName(signal),
-		Description: "longhaul " + signal.String() + " on their way from the edges to the backends",
-		Subjects:    []string{framesPrefix + signal.String() + ".*.*"},
-		Retention:   jetstream.WorkQueuePolicy,
-		Discard:     jetstream.DiscardNew,
-		Storage:     jetstream.FileStorage,
-		MaxBytes:    int64(s.MaxBytes) * shares[signal] / 100,
-		Replicas:    s.Replicas,
-		Duplicates:  DuplicateWindow,
-		AllowDirect: true,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("create stream %s: %w", StreamName(signal), err)
-	}
-	consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable:       ConsumerName,
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       AckWait,
-		MaxAckPending: MaxAckPending,
-		MaxDeliver:    -1,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("create consumer %s of stream %s: %w", ConsumerName, StreamName(signal), err)
-	}
-	return stream, consumer, nil
 }
 
 // EnsureRejected creates or updates the stream of rejected frames. It drops its

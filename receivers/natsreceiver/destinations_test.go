@@ -210,6 +210,31 @@ func TestARefusedTenantThatIsAloneDoesNotHoldUpWhatComesAfterIt(t *testing.T) {
 	eventually(t, "all is delivered", func() bool { return slices.Equal(of(b.got(), store1), lines(store1, 1, 2)) })
 }
 
+// An exporter that cannot say which part of a request is refused makes one origin's
+// refusal that of all that travel with it: it is found by trying fewer.
+func TestAnOriginThatIsRefusedWithoutBeingNamedDoesNotHoldUpTheOthers(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startRelay(t, h.ClientURL(), destinationOf{to: b, set: func(c *Config) { c.Deliver.Workers = 1 }})
+	f := newFleet(t, h.ClientURL())
+	s := newStores(t, f, 8)
+	bad := s.origins[3].String()
+	b.refusing(func(bodies []string) error {
+		if slices.ContainsFunc(bodies, func(body string) bool { return strings.HasPrefix(body, bad+":") }) {
+			return errors.New("over somebody's limit")
+		}
+		return nil
+	})
+	for range 3 {
+		s.publish()
+	}
+	eventually(t, "all others have everything", func() bool { return len(b.got()) == 7*3 })
+	b.refusing(nil)
+	s.drained(t)
+	if n := s.whole(t, b.got()); n > 0 {
+		t.Errorf("%d frames were delivered twice", n)
+	}
+}
+
 func TestAFrameThatClaimsAnothersOriginIsRejectedAndCounted(t *testing.T) {
 	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
 	startRelay(t, h.ClientURL(), destinationOf{to: b, tel: tel})

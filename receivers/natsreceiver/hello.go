@@ -83,13 +83,14 @@ func (c *core) hello(msg *nats.Msg) {
 		}
 		p.settler.answer(id, custody.Confirmation{Conflict: conflict, Lanes: []custody.Accepted{}})
 	default:
-		p.hello(id, hello.Lanes, now)
+		p.hello(id, &hello, now)
 	}
 }
 
 // hello answers an edge: how far its lanes are confirmed. What it misses, by its
 // own words, becomes suspect.
-func (p *partition) hello(id custody.Spool, lanes []custody.HelloLane, now time.Time) {
+func (p *partition) hello(id custody.Spool, hello *custody.Hello, now time.Time) {
+	lanes := hello.Lanes
 	confirmed := make(map[frame.Lane]uint64, len(lanes))
 	for _, said := range lanes {
 		if lane, err := frame.ParseLane(said.Lane); err == nil {
@@ -107,7 +108,7 @@ func (p *partition) hello(id custody.Spool, lanes []custody.HelloLane, now time.
 		}
 		s.suspects.heard(id, suspects, now)
 	}
-	answer := custody.Confirmation{Lanes: make([]custody.Accepted, 0, len(confirmed))}
+	answer := custody.Confirmation{Instance: hello.Instance, Heard: hello.Seq, Lanes: make([]custody.Accepted, 0, len(confirmed))}
 	for lane, number := range confirmed {
 		answer.Lanes = append(answer.Lanes, custody.Accepted{Lane: lane.String(), Confirmed: number, Stream: p.settler.storeOf(lane.Signal)})
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,20 +83,22 @@ const pullSubject = "$JS.API.CONSUMER.MSG.NEXT."
 // It does not use the client's Fetch, which stops listening when a pull is over by
 // the clock of this process: what a busy hub or relay has on its way by then would be
 // lost, to come again after hub.AckWait behind newer frames. Here all pulls have one
-// inbox, and end by the hub's word.
+// inbox, with a token of its own for each: a pull ends when all it asked for has come
+// or by the hub's word on this pull. (The hub also says of a pull that was filled that
+// it is over: on the token of one that is.)
 func (r *reader) read(ctx context.Context, consumer jetstream.Consumer, connects int64) (err error) {
 	info := consumer.CachedInfo()
 	request, err := json.Marshal(pullRequest{lease.MaxPullExpiry, pullMessages, int(r.nc.MaxPayload()) + pullOverhead})
 	if err != nil {
 		return err
 	}
-	inbox, in := r.nc.NewInbox(), make(chan *nats.Msg, 4*pullMessages)
-	sub, err := r.nc.ChanSubscribe(inbox, in)
+	inbox, in := r.nc.NewInbox()+".", make(chan *nats.Msg, 4*pullMessages)
+	sub, err := r.nc.ChanSubscribe(inbox+"*", in)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
-	for err == nil {
+	for n := 0; err == nil; n++ {
 		if err = r.claim.WaitHeld(ctx); err != nil {
 			break
 		}
@@ -103,28 +106,40 @@ func (r *reader) read(ctx context.Context, consumer jetstream.Consumer, connects
 			err = errReconnected
 			break
 		}
-		if err = r.nc.PublishRequest(pullSubject+info.Stream+"."+info.Name, inbox, request); err == nil {
-			err = r.receive(ctx, in)
+		pull := inbox + strconv.Itoa(n)
+		if err = r.nc.PublishRequest(pullSubject+info.Stream+"."+info.Name, pull, request); err == nil {
+			err = r.receive(ctx, pull, in, connects)
 		}
 	}
 	return fmt.Errorf("read stream %s: %w", info.Stream, err)
 }
 
 // receive takes what comes of one pull.
-func (r *reader) receive(ctx context.Context, in <-chan *nats.Msg) error {
-	const patience = lease.MaxPullExpiry + 3*time.Second
-	silence := time.NewTimer(patience)
-	defer silence.Stop()
+func (r *reader) receive(ctx context.Context, pull string, in <-chan *nats.Msg, connects int64) error {
+	// A hub that is busy answers late; one that does not answer at all may have lost
+	// what it sent.
+	const patience = lease.MaxPullExpiry + 20*time.Second
+	last := time.Now()
+	look := time.NewTicker(lease.MaxPullExpiry)
+	defer look.Stop()
 	for received := 0; received < pullMessages; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-silence.C:
-			if len(in) == 0 {
+		case <-look.C:
+			switch {
+			case len(in) > 0:
+			case r.connects.Load() != connects:
+				return errReconnected
+			case time.Since(last) > patience:
 				return errSilent
 			}
+			continue
 		case msg := <-in:
 			if status := msg.Header.Get("Status"); status != "" && len(msg.Data) == 0 {
+				if msg.Subject != pull {
+					break // of one before, which was filled
+				}
 				return pullEnd(status, msg.Header.Get("Description"))
 			}
 			if err := r.route(ctx, msg); err != nil {
@@ -132,7 +147,7 @@ func (r *reader) receive(ctx context.Context, in <-chan *nats.Msg) error {
 			}
 			received++
 		}
-		silence.Reset(patience)
+		last = time.Now()
 	}
 	return nil
 }

@@ -282,9 +282,10 @@ func (f *fleet) held(stream string) uint64 {
 
 func eventually(t *testing.T, what string, met func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !met(); time.Sleep(20 * time.Millisecond) {
+	const patience = 2 * time.Minute // of a busy machine
+	for deadline := time.Now().Add(patience); !met(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not so within a minute: %s", what)
+			t.Fatalf("not so within %s: %s", patience, what)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -178,13 +179,14 @@ func wipeServer(ctx context.Context, s *scene, d dose) error {
 	return pause(ctx, 2*time.Second)
 }
 
-// refuseTenant lets the backend refuse one of several tenants, in two ways, and
+// refuseTenant lets the backend refuse one of several tenants, in several ways, and
 // looks how the others fare.
 func refuseTenant(ctx context.Context, s *scene, d dose) error {
 	refused := s.clusters[0]
 	ways := []behaviour{
 		{status: http.StatusTooManyRequests, tenant: refused},
 		{status: http.StatusInternalServerError, tenant: refused},
+		{hang: true, tenant: refused},
 	}
 	for range d.times {
 		for _, b := range ways {
@@ -192,7 +194,7 @@ func refuseTenant(ctx context.Context, s *scene, d dose) error {
 				return err
 			}
 			met := s.gate.met()
-			if err := pause(ctx, 2*time.Second); err != nil { // it takes hold
+			if err := pause(ctx, time.Second); err != nil { // what was with Loki is taken
 				return err
 			}
 			s.gate.watchDelays()
@@ -202,25 +204,32 @@ func refuseTenant(ctx context.Context, s *scene, d dose) error {
 			if s.gate.met() == met {
 				return errors.New("no push met the trouble: the row has shown nothing")
 			}
-			if err := s.noteDelays(refused, fmt.Sprintf("while the tenant %s got %d", refused, b.status)); err != nil {
+			if n := len(s.gate.delaysOf(refused)); n > 0 {
+				return fmt.Errorf("%d items of the tenant that got %s were taken", n, b.answer())
+			}
+			if err := s.gate.behave(behaviour{}); err != nil {
 				return err
 			}
-		}
-		if err := s.gate.behave(behaviour{}); err != nil {
-			return err
-		}
-		if err := pause(ctx, 3*time.Second); err != nil {
-			return err
+			if err := s.awaitFlow(ctx); err != nil { // what was held up has come by then, too
+				return err
+			}
+			if err := s.noteDelays(refused, fmt.Sprintf("while the tenant %s got %s", refused, b.answer())); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+func (b behaviour) answer() string {
+	if b.hang {
+		return "no answer"
+	}
+	return strconv.Itoa(b.status)
+}
+
 // noteDelays notes how late the data of all tenants but one was.
 func (s *scene) noteDelays(but, when string) error {
-	if n := len(s.gate.delaysOf(but)); n > 0 {
-		return fmt.Errorf("%s, %d of its items were taken", when, n)
-	}
 	for _, tenant := range s.clusters {
 		if tenant == but {
 			continue

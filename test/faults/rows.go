@@ -58,7 +58,7 @@ var rows = []row{
 		stage: stage{external: true, servers: 3, relays: 2, edges: 2}, run: wipeServer},
 	{name: "repartition", about: "relays are started anew with 32 partitions for 16, one after the other, with data on its way", times: 1, full: 1,
 		stage: stage{external: true, relays: 2, edges: 4, partitions: partitionsBefore, ordered: true}, run: repartition},
-	{name: "tenant-refused", about: "Loki answers one of three tenants 429, then 500: the others' data is not late", times: 1, full: 1, hold: 8 * time.Second, fullHold: time.Minute,
+	{name: "tenant-refused", about: "Loki answers one of three tenants 429, then 500, then nothing: the others' data is not late", times: 1, full: 1, hold: 8 * time.Second, fullHold: time.Minute,
 		stage: stage{edges: 3, tenants: true}, run: refuseTenant},
 	{name: "backend-refuses", about: "Loki refuses connections", times: 1, full: 1, hold: 20 * time.Second, fullHold: 2 * time.Minute, run: trouble(behaviour{refuse: true})},
 	{name: "backend-hangs", about: "Loki accepts and never answers", times: 1, full: 1, hold: 25 * time.Second, fullHold: 2 * time.Minute, run: trouble(behaviour{hang: true})},

@@ -94,7 +94,7 @@ func (s *Sender) Post(ctx context.Context, url string, header http.Header, body 
 			slots.release(silent, silent)
 			continue
 		}
-		reply, err := s.attempt(ctx, url, header, body)
+		reply, err := s.attemptInTime(ctx, url, header, body)
 		final := err == nil && s.final(reply)
 		slots.release(verdicts(ctx, reply, err, final))
 		switch {
@@ -166,6 +166,26 @@ func (s *Sender) leaveAlone(until time.Time) {
 			return
 		}
 	}
+}
+
+// attemptInTime makes an attempt within the time that a tenant among others has.
+func (s *Sender) attemptInTime(ctx context.Context, url string, header http.Header, body []byte) (Reply, error) {
+	began, bounded := time.Now(), ctx
+	most := s.attemptTime()
+	if most > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, most)
+		defer cancel()
+	}
+	reply, err := s.attempt(bounded, url, header, body)
+	switch {
+	case err == nil:
+		s.tenant.answers(time.Since(began))
+	case bounded.Err() != nil && ctx.Err() == nil:
+		s.tenant.hangs()
+		err = fmt.Errorf("no answer within %s", most)
+	}
+	return reply, err
 }
 
 func (s *Sender) attempt(ctx context.Context, url string, header http.Header, body []byte) (Reply, error) {

@@ -21,6 +21,10 @@ const (
 	// sharedPatience is for how long a tenant's request is repeated when there
 	// are others, whose data may wait behind it in the same call.
 	sharedPatience = 2 * time.Second
+	// sharedAttempt is how long such a request is given to be answered, if answers
+	// have not taken more than half of that; each further one that goes without an
+	// answer is given twice as long, up to the client's time.
+	sharedAttempt = 3 * time.Second
 )
 
 // Settings is what the senders of one backend have in common.
@@ -45,9 +49,10 @@ type Settings struct {
 // so that they do not take the room of the others.
 //
 // As long as there is one tenant, Post is as patient as the settings say. With
-// several, one that is refused hands its data back after 2 seconds, and as long as
-// it goes on being refused after one attempt, or at once if there are attempts
-// enough under way: the caller has others to serve.
+// several, one that is refused hands its data back after 2 seconds, one that gets no
+// answer after 3 (if it had been quicker before), and as long as that goes on, after
+// one attempt, or at once if there are attempts enough under way: the caller has
+// others to serve.
 type Senders struct {
 	set     Settings
 	whole   *limit // of tenants that are well
@@ -68,6 +73,8 @@ type tenant struct {
 	last  atomic.Int64 // unix nanoseconds of the last use
 	// trouble is why the last attempt was in vain, nil if it was not.
 	trouble atomic.Pointer[error]
+	hung    atomic.Int32 // attempts without an answer since the last that had one
+	took    atomic.Int64 // nanoseconds that the last answer took
 }
 
 // NewSenders returns the senders of a backend.
@@ -151,6 +158,15 @@ func (s *Sender) patience() patience {
 	}
 	p.retry = min(p.retry, sharedPatience)
 	return p
+}
+
+// attemptTime bounds an attempt; 0: the client alone does.
+func (s *Sender) attemptTime() time.Duration {
+	if s.tenant == nil || !s.tenant.of.several() {
+		return 0
+	}
+	most := sharedAttempt << min(s.tenant.hung.Load(), 8)
+	return max(most, 2*time.Duration(s.tenant.took.Load()))
 }
 
 // slots are those an attempt holds. The zero value holds none.
@@ -238,6 +254,17 @@ func verdicts(ctx context.Context, reply Reply, err error, final bool) (own, sha
 		return silent, silent
 	}
 	return borne, borne
+}
+
+// hangs notes an attempt that was given up without an answer.
+func (t *tenant) hangs() { t.hung.Add(1) }
+
+// answers notes an attempt that had an answer.
+func (t *tenant) answers(took time.Duration) {
+	if t != nil {
+		t.hung.Store(0)
+		t.took.Store(int64(took))
+	}
 }
 
 func (t *tenant) tookOne() {
