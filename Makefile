@@ -140,10 +140,10 @@ fleet: fleet-build ## play a fleet of CLUSTERS=3000 against a real hub and relay
 
 # Every node of every size has the same load: what 10,000 clusters leave room for on two cores.
 CURVE_CLUSTERS ?= 100 300 1000 3000 10000
-CURVE_FLAGS    ?= -load 0.013
+CURVE_FLAGS    ?= -load 0.013 -phase 15s
 
 .PHONY: fleet-curve
-fleet-curve: fleet-build ## cost against the number of clusters, into docs/scale.md and docs/scale.svg (~12 minutes)
+fleet-curve: fleet-build ## cost against the number of clusters, into docs/scale.md and docs/scale.svg (~15 minutes)
 	rm -f bin/fleet-curve.jsonl
 	for n in $(CURVE_CLUSTERS); do \
 		bin/fleet -bin bin -script curve -clusters $$n -curve-out bin/fleet-curve.jsonl $(CURVE_FLAGS); \

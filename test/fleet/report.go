@@ -75,7 +75,7 @@ func (r *report) perMillion(signal frame.Signal) float64 {
 	if r.idle.seconds > 0 {
 		idle = cores(r.idle.relay, r.idle.seconds) * s.seconds
 	}
-	return (s.relay.Seconds() - idle) / float64(s.items[signal]) * 1e6
+	return max(0, s.relay.Seconds()-idle) / float64(s.items[signal]) * 1e6 // 0: too little to tell
 }
 
 func (r *report) print(to io.Writer) {
@@ -138,9 +138,13 @@ func (r *report) printCosts(to io.Writer) {
 			continue
 		}
 		each := r.perMillion(signal)
-		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.0f\t%.2f\t%.2f\t\n", signal, s.perSecond(s.items[signal]),
+		perCore := "-"
+		if each > 0 {
+			perCore = fmt.Sprintf("%.0f", 1e6/each)
+		}
+		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t%.2f\t%.2f\t\n", signal, s.perSecond(s.items[signal]),
 			float64(s.items[signal])/float64(max(1, s.frames[signal])), cores(s.relay, s.seconds), cores(s.hub, s.seconds), cores(s.self, s.seconds),
-			each, 1e6/max(each, 1e-9), s.delays.P50.Seconds(), s.delays.P99.Seconds())
+			each, perCore, s.delays.P50.Seconds(), s.delays.P99.Seconds())
 	}
 	_ = t.Flush()
 	fmt.Fprintln(to)

@@ -28,8 +28,9 @@ func init() {
 func scriptNames() []string { return slices.Sorted(maps.Keys(scripts)) }
 
 const (
-	// idleTime is how long a connected fleet is watched that writes nothing.
-	idleTime = 10 * time.Second
+	// idleTime is how long a connected fleet is watched that writes nothing: about one
+	// hello of every node.
+	idleTime = 35 * time.Second
 	// warmFrames bounds, by the nodes, how many frames each of them writes before
 	// anything is measured, warmPerSecond how fast.
 	warmFrames    = 20_000

@@ -56,7 +56,10 @@ func (n *Node) gather(rounds []frames.Round, scrapes int) (count int) {
 			n.write(signal, round[signal], round[signal][0].Newest())
 			count++
 		}
-		n.live[signal].since = rounds[0][signal][0].Newest()
+		l := n.live[signal]
+		l.since = rounds[0][signal][0].Newest()
+		// It is the live lane until the hub takes something of it, and holds backlog.
+		n.fleet.book.Lives(n.index, frame.Lane{Signal: signal, Seq: l.name.Seq + 1})
 	}
 	return count
 }
