@@ -327,8 +327,8 @@ func TestARefusedTenantsDataIsHandedBackQuickly(t *testing.T) {
 
 func TestATenantThatHangsHandsItsDataBackSoonAndASlowOneIsGivenTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bad := map[string]func(*http.Request, int) (int, http.Header, error){"a": hang}
-		s := sendersTo(&world{serve: byTenant(bad)})
+		w := &world{serve: byTenant(map[string]func(*http.Request, int) (int, http.Header, error){"a": hang})}
+		s := sendersTo(w)
 		stop := keepSending(s, "b", 1)
 		defer stop()
 		time.Sleep(time.Second)
@@ -346,7 +346,7 @@ func TestATenantThatHangsHandsItsDataBackSoonAndASlowOneIsGivenTime(t *testing.T
 		require.Equal(t, 10*time.Second, gaveUp(), "the client's time")
 
 		// It answers, and takes longer than the time for one that hangs.
-		bad["a"] = after(5*time.Second, 204)
+		w.change(byTenant(map[string]func(*http.Request, int) (int, http.Header, error){"a": after(5*time.Second, 204)}))
 		for range 5 {
 			require.NoError(t, send(context.Background(), s, "a"))
 		}
