@@ -168,22 +168,21 @@ func (s *Sender) leaveAlone(until time.Time) {
 	}
 }
 
-// attemptInTime makes an attempt within the time that a tenant among others has.
+// attemptInTime makes an attempt, and gives it up early if this tenant hangs and
+// others do not.
 func (s *Sender) attemptInTime(ctx context.Context, url string, header http.Header, body []byte) (Reply, error) {
-	began, bounded := time.Now(), ctx
-	most := s.attemptTime()
-	if most > 0 {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeout(ctx, most)
-		defer cancel()
-	}
+	began := time.Now()
+	bounded, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	most, stop := s.tenant.watch(bounded, began, giveUp)
+	defer stop()
 	reply, err := s.attempt(bounded, url, header, body)
 	switch {
 	case err == nil:
-		s.tenant.answers(time.Since(began))
+		s.tenant.answers(began)
 	case bounded.Err() != nil && ctx.Err() == nil:
-		s.tenant.hangs()
-		err = fmt.Errorf("no answer within %s", most)
+		s.tenant.unanswered(began)
+		err = fmt.Errorf("no answer within %s, while other tenants get theirs", most)
 	}
 	return reply, err
 }

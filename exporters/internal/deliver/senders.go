@@ -21,10 +21,14 @@ const (
 	// sharedPatience is for how long a tenant's request is repeated when there
 	// are others, whose data may wait behind it in the same call.
 	sharedPatience = 2 * time.Second
-	// sharedAttempt is how long such a request is given to be answered, if answers
-	// have not taken more than half of that; each further one that goes without an
-	// answer is given twice as long, up to the client's time.
+	// sharedAttempt is how long such a request is given to be answered while requests
+	// of others that began no earlier are answered in half the time or less: so it is
+	// not the backend that is slow. It is twice what the tenant's last answer took, if
+	// that is more, and grows with each hangingFor in which the tenant had no answer.
 	sharedAttempt = 3 * time.Second
+	hangingFor    = 30 * time.Second
+	// sameTime is how far apart two requests may begin and count as begun together.
+	sameTime = 100 * time.Millisecond
 )
 
 // Settings is what the senders of one backend have in common.
@@ -59,9 +63,16 @@ type Senders struct {
 	probes  *limit // of tenants in trouble
 	trouble Burst
 	halved  atomic.Int64
+	newest  atomic.Pointer[latest] // of all tenants, the one whose request began last
 
 	mu      sync.Mutex
 	tenants map[string]*Sender
+}
+
+// latest is when a request began and how long its answer took.
+type latest struct {
+	began time.Time
+	took  time.Duration
 }
 
 // tenant is what a Sender knows of its tenant.
@@ -73,7 +84,7 @@ type tenant struct {
 	last  atomic.Int64 // unix nanoseconds of the last use
 	// trouble is why the last attempt was in vain, nil if it was not.
 	trouble atomic.Pointer[error]
-	hung    atomic.Int32 // attempts without an answer since the last that had one
+	hangs   atomic.Int64 // unix nanoseconds since when it has had no answer, 0: it has
 	took    atomic.Int64 // nanoseconds that the last answer took
 }
 
@@ -160,13 +171,32 @@ func (s *Sender) patience() patience {
 	return p
 }
 
-// attemptTime bounds an attempt; 0: the client alone does.
-func (s *Sender) attemptTime() time.Duration {
-	if s.tenant == nil || !s.tenant.of.several() {
-		return 0
+// watch gives up an attempt that hangs while other tenants' requests are answered.
+// ctx is the attempt's own. It returns how long it lets an attempt be and what ends
+// the watch.
+func (t *tenant) watch(ctx context.Context, began time.Time, giveUp context.CancelFunc) (most time.Duration, stop func()) {
+	if t == nil || !t.of.several() {
+		return 0, func() {}
 	}
-	most := sharedAttempt << min(s.tenant.hung.Load(), 8)
-	return max(most, 2*time.Duration(s.tenant.took.Load()))
+	most = max(sharedAttempt, 2*time.Duration(t.took.Load()))
+	if since := t.hangs.Load(); since != 0 {
+		most <<= min(time.Since(time.Unix(0, since))/hangingFor, 8)
+	}
+	var timer *time.Timer
+	set := make(chan struct{})
+	timer = time.AfterFunc(most, func() {
+		<-set
+		other := t.of.newest.Load()
+		switch {
+		case ctx.Err() != nil:
+		case other != nil && !other.began.Before(began.Add(-sameTime)) && other.took <= time.Since(began)/2:
+			giveUp()
+		default:
+			timer.Reset(sharedAttempt / 6)
+		}
+	})
+	close(set)
+	return most, func() { timer.Stop() }
 }
 
 // slots are those an attempt holds. The zero value holds none.
@@ -256,14 +286,22 @@ func verdicts(ctx context.Context, reply Reply, err error, final bool) (own, sha
 	return borne, borne
 }
 
-// hangs notes an attempt that was given up without an answer.
-func (t *tenant) hangs() { t.hung.Add(1) }
+// unanswered notes an attempt that was given up without an answer.
+func (t *tenant) unanswered(began time.Time) { t.hangs.CompareAndSwap(0, began.UnixNano()) }
 
 // answers notes an attempt that had an answer.
-func (t *tenant) answers(took time.Duration) {
-	if t != nil {
-		t.hung.Store(0)
-		t.took.Store(int64(took))
+func (t *tenant) answers(began time.Time) {
+	if t == nil {
+		return
+	}
+	took := time.Since(began)
+	t.hangs.Store(0)
+	t.took.Store(int64(took))
+	for {
+		old := t.of.newest.Load()
+		if old != nil && old.began.After(began) || t.of.newest.CompareAndSwap(old, &latest{began, took}) {
+			return
+		}
 	}
 }
 
