@@ -409,6 +409,24 @@ func TestWhatABackendRefusesForGoodIsKeptWithItsReasonAndHoldsNothingUp(t *testi
 	}
 }
 
+func TestAHubThatHasLostTheRejectedStreamIsGivenItAgain(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	b.refusing(uglySecond)
+	if err := f.js.DeleteStream(t.Context(), hub.RejectedStream); err != nil {
+		t.Fatal(err)
+	}
+	confirmations := f.confirmations(store1)
+	for n := uint64(1); n <= 3; n++ {
+		f.publish(store1, encode(t, n, 1))
+	}
+	eventually(t, "3 is confirmed", func() bool { c, _ := confirmations(); return c == 3 })
+	if held := f.held(hub.RejectedStream); held != 1 {
+		t.Fatalf("%d frames in the rejected stream; want 1", held)
+	}
+}
+
 func TestDamagedFramesAreKeptAndHoldNothingUp(t *testing.T) {
 	h, b := startHub(t), &backend{}
 	startReceiver(t, h.ClientURL(), b)

@@ -29,6 +29,8 @@ const (
 	resendInterval = 5 * time.Second
 	// wholeTries is how often a batch of which nothing is accepted is tried whole.
 	wholeTries = 3
+	// probes is how many other origins' frames join a full batch that is not accepted.
+	probes = 8
 )
 
 // worker delivers the frames of some origins of an outlet, of whatever partition.
@@ -259,8 +261,19 @@ func (w *worker) extend(left []*arrival) *batch {
 	for !w.full(b, 2) {
 		a := w.in.pop()
 		if a == nil {
+			return b
+		}
+		w.judge(a, b)
+	}
+	// It may be full of what one refused tenant has sent: something of others tells
+	// whether the backend is away.
+	there := origins(b.arrivals)
+	for before := len(there); len(there) < before+probes && !w.full(b, 3); {
+		a := w.in.popOther(there)
+		if a == nil {
 			break
 		}
+		there[a.key.Origin] = struct{}{}
 		w.judge(a, b)
 	}
 	return b
