@@ -534,6 +534,26 @@ func TestOnlyARefusalByAllIsPermanent(t *testing.T) {
 	}
 }
 
+// Two exporters of one pipeline: what one of them refuses for good, of whatever
+// origins, must not pass for accepted because the other takes a part.
+func TestAPartOfOneExporterSaysNothingOfWhatAnotherRefuses(t *testing.T) {
+	failed := plog.NewLogs()
+	resource := failed.ResourceLogs().AppendEmpty().Resource().Attributes()
+	resource.PutStr(clusterAttribute, store1.Cluster)
+	resource.PutStr(nodeAttribute, store1.Node)
+	part := consumererror.NewLogs(errors.New("429"), failed)
+	arrivals := []*arrival{{key: custody.Key{Origin: store1}}, {key: custody.Key{Origin: hub.Origin{Cluster: "store-0002", Node: "a"}}}}
+	if result := judgeError(part, arrivals); len(result.failed) != 1 || result.permanent {
+		t.Errorf("a part: %+v", result)
+	}
+	if result := judgeError(errors.Join(part, part), arrivals); len(result.failed) != 1 {
+		t.Errorf("the same part of two: %+v", result)
+	}
+	if result := judgeError(errors.Join(part, consumererror.NewPermanent(errors.New("400"))), arrivals); result.failed != nil || result.permanent || result.err == nil {
+		t.Errorf("a part of one, and all of another refused: %+v", result)
+	}
+}
+
 func TestAPartitionThatIsGivenOnBeginsNoDelivery(t *testing.T) {
 	b := &backend{}
 	next, err := consumer.NewLogs(b.consume)
