@@ -15,7 +15,8 @@ type replay struct {
 
 // Replay judges a frame that was refused and that an operator sends again from
 // the rejected stream. With Late the caller owes a Replayed. Duplicate: it has been
-// delivered since, or is being delivered. A refusal that the ledger has forgotten,
+// delivered since. Undecided: it is being delivered, and no edge has it: what comes
+// again must stay on the hub until that has ended. A refusal that the ledger has forgotten,
 // with its spool or behind many others, is no hindrance: the frame is delivered,
 // and stays named as lost.
 //
@@ -25,7 +26,7 @@ func (l *Ledger) Replay(key Key, number uint64) Verdict {
 	defer l.mu.Unlock()
 	one := replay{key, number}
 	if _, ok := l.replays[one]; ok {
-		return Duplicate
+		return Undecided
 	}
 	if s, ok := l.spools[key.Spool()]; ok {
 		if g := s.refusal(key.Lane, number); g != nil && g.hasReturned(number) {

@@ -210,6 +210,15 @@ func (e *entry) early(f *Frame) bool {
 	return f.Number > e.reached()+1 && f.Floor < f.Number
 }
 
+// Promised says whether the edge was told that a number is confirmed before this
+// destination began: it has let go of that frame, and the hub alone has it.
+func (l *Ledger) Promised(key Key, number uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, e := l.find(key)
+	return e != nil && number <= e.promised
+}
+
 // told is how far the edge may take the lane as confirmed.
 func (e *entry) told() uint64 { return max(e.confirmed, e.promised) }
 

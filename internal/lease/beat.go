@@ -38,8 +38,16 @@ func (m *Member) tick(ctx context.Context) {
 	}
 	live := m.census.count(v, m.clock.now())
 	live[m.id] = v.members[m.id]
+	m.mourn(m.census.silent(m.bury))
 	m.take(ctx, v, live)
 	m.previous = v
+}
+
+// mourn notes whose member keys may be removed.
+func (m *Member) mourn(dead map[string]uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = dead
 }
 
 // doubt marks every claim as not certain when the time has run out in which others
@@ -177,9 +185,16 @@ func (m *Member) watchLossLocked(v *view) {
 	}
 }
 
-// freeLocked are the partitions that may be taken.
+// freeLocked are the partitions that may be taken. None are while a relay that lives
+// owns a part of an old generation: it may still store how far it had the origins,
+// which whoever takes them over has to load.
 func (m *Member) freeLocked(v *view, live map[string]memberSeen) []part {
 	var free []part
+	for p, at := range v.owners {
+		if _, lives := live[at.id]; lives && p.count == m.layout.Old {
+			return nil
+		}
+	}
 	for partition := range m.layout.Count {
 		p := part{m.layout.Count, partition}
 		if _, busy := m.claims[p]; busy {

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -198,6 +199,31 @@ func (k *keeper) purge(ctx context.Context, keys string) error {
 		return err
 	}
 	return stream.Purge(ctx, jetstream.WithPurgeSubject(hub.KeySubject(keys)))
+}
+
+// clean removes the member keys of relays that are long dead. What such a relay writes
+// at the same time, because it was only paused, stays: it is a later message.
+func (k *keeper) clean(ctx context.Context) error {
+	if first, _ := k.first(); !first {
+		return nil
+	}
+	k.mu.Lock()
+	dead := maps.Clone(k.dead)
+	k.mu.Unlock()
+	if len(dead) == 0 {
+		return nil
+	}
+	stream, err := k.js.Stream(ctx, custodyStream)
+	if err != nil {
+		return err
+	}
+	for id, revision := range dead {
+		err := stream.Purge(ctx, jetstream.WithPurgeSubject(hub.KeySubject(hub.MemberKey(id))), jetstream.WithPurgeSequence(revision+1))
+		if err != nil {
+			return fmt.Errorf("remove the member key of a relay that is gone: %w", err)
+		}
+	}
+	return nil
 }
 
 // reads says whether a relay that lives, this one too, reads a signal for a

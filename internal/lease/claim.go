@@ -110,8 +110,16 @@ func (c *Claim) assure(ctx context.Context) error {
 		switch {
 		case readErr != nil:
 			return readErr
-		case !known: // the bucket is a new one
-			next, err = c.m.writeOwner(ctx, c.part, c.m.me(), 0)
+		case !known:
+			// Either the bucket is a new one, or this relay was away while its generation
+			// was read to the end and cleared away.
+			layout, _, layoutErr := hub.ReadLayout(ctx, c.m.js)
+			if layoutErr != nil && !errors.Is(layoutErr, jetstream.ErrKeyNotFound) {
+				return layoutErr
+			}
+			if layoutErr != nil || layout.Count == c.part.count {
+				next, err = c.m.writeOwner(ctx, c.part, c.m.me(), 0)
+			}
 		case at.id == c.m.id: // written by this relay; the answer was lost
 			next, err = c.m.writeOwner(ctx, c.part, c.m.me(), at.revision)
 		}

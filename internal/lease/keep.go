@@ -36,6 +36,9 @@ func (m *Member) keep(ctx context.Context) {
 			bounded, cancel := context.WithTimeout(ctx, keepTime)
 			err := m.ensure(bounded)
 			if err == nil {
+				err = k.clean(bounded)
+			}
+			if err == nil {
 				wait, err = k.change(bounded)
 			}
 			cancel()

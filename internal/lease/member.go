@@ -65,6 +65,10 @@ const (
 	releaseTime = 5 * time.Second
 	// requestTime bounds a request of the heartbeat.
 	requestTime = 2 * time.Second
+	// buryTime is after how long without a sign of life a relay's member key is removed:
+	// the hub gives no more than 1,024 keys in one look, and every relay that was killed
+	// leaves one.
+	buryTime = time.Minute
 )
 
 // Member is one relay among those that share the hub's partitions.
@@ -84,6 +88,7 @@ type Member struct {
 	batches chan struct{} // bounds the atomic batches under way
 	keeping sync.Mutex    // one looks after the hub at a time
 	silent  atomic.Bool   // for tests: no sign of life is given
+	bury    time.Duration // buryTime, or what a test has
 
 	// Of the heartbeat alone.
 	census   census
@@ -100,6 +105,7 @@ type Member struct {
 	ready     bool // the hub has what it needs
 	stopping  bool
 	live      map[string]memberSeen
+	dead      map[string]uint64 // members without a sign of life for so long, and their keys' revisions
 	owners    map[part]owner
 	looks     int
 	stores    map[frame.Signal]string // identity of each signal's stream
@@ -111,7 +117,7 @@ func New(js jetstream.JetStream, set Settings, log *zap.Logger) *Member {
 	m := &Member{
 		js: js, set: set, log: log, id: nuid.Next(), clock: newClock(),
 		poke: make(chan struct{}, 1), wake: make(chan struct{}, 1), batches: make(chan struct{}, batchesAtOnce),
-		changed: make(chan struct{}), claims: make(map[part]*Claim), stores: make(map[frame.Signal]string),
+		bury: buryTime, changed: make(chan struct{}), claims: make(map[part]*Claim), stores: make(map[frame.Signal]string),
 	}
 	value := memberValue{Name: set.Name, Reads: make(map[string][]string), Since: time.Now()}
 	for destination, signals := range set.Signals {

@@ -114,12 +114,12 @@ func (m *Member) begin(ctx context.Context, p part, revision uint64) {
 // end forgets a claim that is not served any more.
 func (m *Member) end(c *Claim) {
 	m.mu.Lock()
-	releasing := c.releasing
+	over := c.releasing || c.lost
 	if c.lost {
 		delete(m.claims, c.part)
 	}
 	m.mu.Unlock()
-	if !releasing && !c.over() {
+	if !over {
 		m.release(c) // serve gave up by itself; another may do better
 	}
 	m.wakeUp()

@@ -118,6 +118,17 @@ type memberAge struct {
 	age      time.Duration
 }
 
+// silent are the members that gave no sign of life for so long, and their keys' revisions.
+func (c *census) silent(long time.Duration) map[string]uint64 {
+	dead := make(map[string]uint64)
+	for id, member := range c.seen {
+		if member.age >= max(long, expiry) && c.last >= c.grace {
+			dead[id] = member.revision
+		}
+	}
+	return dead
+}
+
 // count takes a view in and returns who lives.
 func (c *census) count(v *view, now time.Duration) map[string]memberSeen {
 	step := now - c.last

@@ -192,6 +192,50 @@ func TestATenantThatIsRefusedDoesNotHoldUpTheOthersAndComesWholeWhenItHeals(t *t
 	}
 }
 
+// What an edge was told is confirmed before a destination was added is on the hub only:
+// a refused tenant's frames of then must not be let go of.
+func TestAnAddedDestinationsRefusedTenantLosesNothingThatOnlyTheHubHolds(t *testing.T) {
+	h, old, added, n := startHub(t), &backend{}, &backend{}, &tenants{}
+	first := startRelay(t, h.ClientURL(), destinationOf{to: old})
+	f := newFleet(t, h.ClientURL())
+	s := newStores(t, f, 4)
+	s.publish()
+	s.drained(t)
+	// As a relay that is rolled out with another destination does, before it owns anything.
+	if _, err := hub.EnsureSignal(t.Context(), f.js, frame.Logs, first.config.Streams, hub.Layout{Count: testPartitions},
+		[]hub.Reader{{Destination: hub.DefaultDestination}, {Destination: "archive"}}); err != nil {
+		t.Fatal(err)
+	}
+	const frames = 2*parkedFrames + 40
+	for range frames {
+		s.publish()
+	}
+	s.drained(t)
+	first.stop()
+
+	n.refuse(s.origins[0].Cluster)
+	added.split = n.split
+	tel := componenttest.NewTelemetry()
+	startRelay(t, h.ClientURL(), destinationOf{to: old, tel: tel},
+		destinationOf{name: "archive", to: added, tel: tel, set: func(c *Config) { c.Deliver.Workers, c.Deliver.MaxItems = 1, 16 }})
+	eventually(t, "all others have everything", func() bool { return len(added.got()) == 3*frames })
+	n.refuse()
+	s.publish()
+	eventually(t, "the last frame has come", func() bool {
+		return slices.Contains(added.got(), lines(s.origins[0], frames+2)[0])
+	})
+	var all []int
+	for number := range frames + 1 { // the first frame went before the destination was there
+		all = append(all, number+2)
+	}
+	if got, want := of(added.got(), s.origins[0]), lines(s.origins[0], all...); !slices.Equal(got, want) {
+		t.Fatalf("%d frames arrived of %d, or not in order", len(got), len(want))
+	}
+	if lost := sum(t, tel, "longhaul_lost_items"); len(lost) > 0 {
+		t.Fatalf("lost %v", lost)
+	}
+}
+
 // A tenant whose frames are all that there is to deliver is refused without anybody
 // to tell it from a backend that is away: what comes after it tells.
 func TestARefusedTenantThatIsAloneDoesNotHoldUpWhatComesAfterIt(t *testing.T) {
@@ -233,6 +277,29 @@ func TestAnOriginThatIsRefusedWithoutBeingNamedDoesNotHoldUpTheOthers(t *testing
 	if n := s.whole(t, b.got()); n > 0 {
 		t.Errorf("%d frames were delivered twice", n)
 	}
+}
+
+// A refused tenant that has sent more than a delivery holds, so that nothing else
+// joins one, holds up nobody.
+func TestARefusedTenantWithABacklogDoesNotHoldUpWhatComesAfterIt(t *testing.T) {
+	h, b, n := startHub(t), &backend{}, &tenants{}
+	b.split = n.split
+	startRelay(t, h.ClientURL(), destinationOf{to: b, set: func(c *Config) { c.Deliver.Workers, c.Deliver.MaxItems = 1, 8 }})
+	f := newFleet(t, h.ClientURL())
+	n.refuse(store1.Cluster)
+	var all []int
+	for number := uint64(1); number <= 40; number++ {
+		f.publish(store1, encode(t, number, 1))
+		all = append(all, int(number))
+	}
+	eventually(t, "it was tried", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.calls > 1 })
+	other := hub.Origin{Cluster: "store-0002", Node: "a"}
+	for number := uint64(1); number <= 20; number++ {
+		f.publish(other, encodeOf(t, epoch+1, 1, number, 1))
+	}
+	eventually(t, "the other is delivered, in order", func() bool { return slices.Equal(b.got(), lines(other, all[:20]...)) })
+	n.refuse()
+	eventually(t, "all is delivered", func() bool { return slices.Equal(of(b.got(), store1), lines(store1, all...)) })
 }
 
 func TestAFrameThatClaimsAnothersOriginIsRejectedAndCounted(t *testing.T) {

@@ -20,7 +20,8 @@ const parkedFrames = 64
 // takes what is others': one tenant over its limit. They are tried again by
 // themselves, all together, with backoff. What comes of them meanwhile waits here, up to
 // a bound; above it frames are dropped from the hub, and asked of the edge again when
-// the origin is out of here.
+// the origin is out of here. Those that the edge has let go of before this destination
+// was added are kept above the bound, up to the outlet's budget.
 type parking struct {
 	*worker
 	mu      sync.Mutex
@@ -75,13 +76,15 @@ func (p *parking) keeps(a *arrival) bool {
 	if p.count.Load() == 0 {
 		return false
 	}
+	onlyHere := a.share.ledger.Promised(a.key, a.header.Number)
 	p.mu.Lock()
 	one, ok := p.origins[a.key.Origin]
 	if !ok {
 		p.mu.Unlock()
 		return false
 	}
-	room := len(one.waiting) < parkedFrames && p.bytes+a.bytes <= p.frames.limit/2/int64(len(p.workers))
+	// What no edge has any more waits in any case, in its order.
+	room := onlyHere || len(one.waiting) < parkedFrames && p.bytes+a.bytes <= p.frames.limit/2/int64(len(p.workers))
 	if room {
 		one.waiting = append(one.waiting, a)
 		p.bytes += a.bytes

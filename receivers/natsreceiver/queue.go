@@ -1,6 +1,10 @@
 package natsreceiver
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/longhaul/longhaul/internal/hub"
+)
 
 // queue holds the arrivals that wait for a worker, in the order in which they came.
 // Its length is bounded by the outlet's budget.
@@ -49,6 +53,27 @@ func (q *queue) pop() *arrival {
 		q.items, q.head = q.items[:0], 0
 	}
 	return a
+}
+
+// popOther returns the first of those whose origin is none of some; nil when there is
+// none. The order of each origin stays.
+func (q *queue) popOther(some map[hub.Origin]struct{}) *arrival {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := q.head; i < len(q.items); i++ {
+		if _, ok := some[q.items[i].key.Origin]; ok {
+			continue
+		}
+		a := q.items[i]
+		copy(q.items[i:], q.items[i+1:])
+		q.items[len(q.items)-1] = nil
+		q.items = q.items[:len(q.items)-1]
+		if q.head == len(q.items) {
+			q.items, q.head = q.items[:0], 0
+		}
+		return a
+	}
+	return nil
 }
 
 // purge takes out what is of a partition.

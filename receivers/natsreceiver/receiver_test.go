@@ -410,6 +410,24 @@ func TestWhatABackendRefusesForGoodIsKeptWithItsReasonAndHoldsNothingUp(t *testi
 	}
 }
 
+func TestAHubThatHasLostTheRejectedStreamIsGivenItAgain(t *testing.T) {
+	h, b := startHub(t), &backend{}
+	startReceiver(t, h.ClientURL(), b)
+	f := newFleet(t, h.ClientURL())
+	b.refusing(uglySecond)
+	if err := f.js.DeleteStream(t.Context(), hub.RejectedStream); err != nil {
+		t.Fatal(err)
+	}
+	confirmations := f.confirmations(store1)
+	for n := uint64(1); n <= 3; n++ {
+		f.publish(store1, encode(t, n, 1))
+	}
+	eventually(t, "3 is confirmed", func() bool { c, _ := confirmations(); return c == 3 })
+	if held := f.held(hub.RejectedStream); held != 1 {
+		t.Fatalf("%d frames in the rejected stream; want 1", held)
+	}
+}
+
 func TestDamagedFramesAreKeptAndHoldNothingUp(t *testing.T) {
 	h, b := startHub(t), &backend{}
 	startReceiver(t, h.ClientURL(), b)
@@ -514,6 +532,26 @@ func TestOnlyARefusalByAllIsPermanent(t *testing.T) {
 		if got := isPermanent(c.err); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// Two exporters of one pipeline: what one of them refuses for good, of whatever
+// origins, must not pass for accepted because the other takes a part.
+func TestAPartOfOneExporterSaysNothingOfWhatAnotherRefuses(t *testing.T) {
+	failed := plog.NewLogs()
+	resource := failed.ResourceLogs().AppendEmpty().Resource().Attributes()
+	resource.PutStr(clusterAttribute, store1.Cluster)
+	resource.PutStr(nodeAttribute, store1.Node)
+	part := consumererror.NewLogs(errors.New("429"), failed)
+	arrivals := []*arrival{{key: custody.Key{Origin: store1}}, {key: custody.Key{Origin: hub.Origin{Cluster: "store-0002", Node: "a"}}}}
+	if result := judgeError(part, arrivals); len(result.failed) != 1 || result.permanent {
+		t.Errorf("a part: %+v", result)
+	}
+	if result := judgeError(errors.Join(part, part), arrivals); len(result.failed) != 1 {
+		t.Errorf("the same part of two: %+v", result)
+	}
+	if result := judgeError(errors.Join(part, consumererror.NewPermanent(errors.New("400"))), arrivals); result.failed != nil || result.permanent || result.err == nil {
+		t.Errorf("a part of one, and all of another refused: %+v", result)
 	}
 }
 

@@ -124,7 +124,7 @@ func (s *settler) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.core.active.Add(-s.active)
+			s.inactive()
 			return
 		case <-settle.C:
 			s.settleAll(ctx, s.pace())
@@ -138,11 +138,18 @@ func (s *settler) run(ctx context.Context) {
 	}
 }
 
+// inactive takes the partition's spools off the relay's active ones.
+func (s *settler) inactive() {
+	s.core.active.Add(-s.active)
+	s.active = 0
+}
+
 // last stores and tells what was delivered in the last moment.
 func (s *settler) last() {
 	ctx, cancel := context.WithTimeout(context.Background(), deliverGrace)
 	defer cancel()
 	s.settleAll(ctx, 0)
+	s.inactive()
 	s.announceAll()
 	_ = s.nc.FlushWithContext(ctx) // the hub may be away; then the acknowledgements are lost and the numbers catch the repeats
 }

@@ -181,13 +181,13 @@ func judgeError(err error, arrivals []*arrival) attempt {
 
 // collectFailed adds the origins of what an error says is still to be sent. It
 // returns false when the error does not say, so that it may be all. A pipeline with
-// several exporters returns all their errors; what is refused for good by one of
-// them is not what is tried again.
+// several exporters returns all their errors: where one of them refuses for good, it
+// shows only by itself, in a smaller attempt, of which frames.
 func collectFailed(err error, failed map[hub.Origin]struct{}) bool {
 	switch e := err.(type) {
 	case interface{ Unwrap() []error }:
 		for _, one := range e.Unwrap() {
-			if !isPermanent(one) && !collectFailed(one, failed) {
+			if !collectFailed(one, failed) {
 				return false
 			}
 		}

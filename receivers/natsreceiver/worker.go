@@ -29,6 +29,8 @@ const (
 	resendInterval = 5 * time.Second
 	// wholeTries is how often a batch of which nothing is accepted is tried whole.
 	wholeTries = 3
+	// probes is how many other origins' frames join a full batch that is not accepted.
+	probes = 8
 )
 
 // worker delivers the frames of some origins of an outlet, of whatever partition.
@@ -148,13 +150,20 @@ func (w *worker) take(a *arrival, b *batch) {
 // takeReplay judges a frame that an operator sends again from the rejected stream.
 // It moves no lane on, and the edge is not asked for it.
 func (w *worker) takeReplay(a *arrival, b *batch) {
-	if a.replay != w.destination.name || a.share.ledger.Replay(a.key, a.header.Number) == custody.Duplicate {
+	verdict := custody.Duplicate
+	if a.replay == w.destination.name {
+		verdict = a.share.ledger.Replay(a.key, a.header.Number)
+	}
+	switch verdict {
+	case custody.Duplicate:
 		w.telemetry.duplicate(w.outlet)
 		a.drop()
-		return
+	case custody.Undecided:
+		a.giveBack(earlyWait)
+	default:
+		a.taken = true
+		b.add(a)
 	}
-	a.taken = true
-	b.add(a)
 }
 
 // originError is a frame with the epoch of a spool that is active under another name.
@@ -252,8 +261,19 @@ func (w *worker) extend(left []*arrival) *batch {
 	for !w.full(b, 2) {
 		a := w.in.pop()
 		if a == nil {
+			return b
+		}
+		w.judge(a, b)
+	}
+	// It may be full of what one refused tenant has sent: something of others tells
+	// whether the backend is away.
+	there := origins(b.arrivals)
+	for before := len(there); len(there) < before+probes && !w.full(b, 3); {
+		a := w.in.popOther(there)
+		if a == nil {
 			break
 		}
+		there[a.key.Origin] = struct{}{}
 		w.judge(a, b)
 	}
 	return b
@@ -275,8 +295,12 @@ func (w *worker) reject(a *arrival, reason error) bool {
 			Header:  nats.Header{hub.ReasonHeader: {oneLine(reason)}, hub.DestinationHeader: {w.destination.name}},
 			Data:    a.msg.Data,
 		}, jetstream.WithRetryAttempts(0))
-		if errors.Is(err, nats.ErrMaxPayload) {
+		switch {
+		case errors.Is(err, nats.ErrMaxPayload):
 			return nil // cannot be kept; it has been counted and logged
+		case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+			// The hub has lost the stream, or it has no leader for a moment.
+			return errors.Join(err, hub.EnsureRejected(ctx, w.js, w.core.config.Streams))
 		}
 		return err
 	})
