@@ -361,7 +361,7 @@ func TestPositionFileRoundTrip(t *testing.T) {
 	table, first, err := loadPositions(path)
 	require.NoError(t, err)
 	require.True(t, first)
-	entry := position{Path: "/p \xff\"", Device: 1 << 63, Inode: 7, Fingerprint: 1<<64 - 1, FingerprintBytes: 12, Offset: 1 << 60, Partial: &[2]int64{-1, 9}, Carried: &[2]int{0, 5}, Modified: 5, Closed: true, Compressed: true, Former: false}
+	entry := position{Path: "/p \xff\"", Device: 1 << 63, Inode: 7, Fingerprint: 1<<64 - 1, FingerprintBytes: 12, Offset: 1 << 60, Partial: &[2]int64{-1, 9}, Carried: &[2]int{0, 5}, Modified: 5, Closed: true, Compressed: true, Unfound: 3, Former: false}
 	table.apply([]mark{{position: entry}})
 	require.NoError(t, table.save())
 	back, first, err := loadPositions(path)
