@@ -147,8 +147,8 @@ func (r *reader) look(path string, firstStart bool, now time.Time) {
 	if !r.selected(path) {
 		return
 	}
-	f := r.open(path, path, firstStart, now)
-	if f == nil {
+	f, err := r.open(path, path, firstStart, now)
+	if err != nil {
 		return
 	}
 	f.round = r.round
@@ -190,15 +190,19 @@ func (r *reader) leftAt(path string) *file {
 	return nil
 }
 
+// errIsOpen says that a path came to stand for a file that is open already.
+var errIsOpen = errors.New("the file is open")
+
 // open begins or goes on with a file found at location, whose lines belong to
-// path. Nil means that it could not be opened; the next discovery tries again.
-func (r *reader) open(location, path string, firstStart bool, now time.Time) *file {
+// path. An error, which the operator has been told of if it is of interest, means
+// that it could not be opened; the next discovery tries again.
+func (r *reader) open(location, path string, firstStart bool, now time.Time) (*file, error) {
 	handle, err := openLog(location)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			r.trouble(path, err)
+			r.trouble(location, err)
 		}
-		return nil
+		return nil, err
 	}
 	f := &file{handle: handle, path: path, source: sourceOf(path, os.Readlink), quietAt: now}
 	f.source.path, f.source.showPath = path, r.config.IncludeFilePath
@@ -213,16 +217,16 @@ func (r *reader) open(location, path string, firstStart bool, now time.Time) *fi
 	}
 	if err != nil {
 		_ = handle.Close()
-		r.trouble(path, err)
-		return nil
+		r.trouble(location, err)
+		return nil, err
 	}
 	if r.byID[f.id] != nil { // renamed between stat and open
 		_ = handle.Close()
-		return nil
+		return nil, errIsOpen
 	}
-	delete(r.troubled, path)
+	delete(r.troubled, location)
 	r.byID[f.id] = f
-	return f
+	return f, nil
 }
 
 // resume finds where to begin: the saved position if the file is the one it

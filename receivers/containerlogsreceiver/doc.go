@@ -41,7 +41,8 @@
 // first fingerprint_bytes bytes), offset (everything before it is durable), partial
 // (where the unfinished record of stdout and stderr begins, -1 for none),
 // carried (what that record was when it came from the file before), modified
-// (ns), closed, and former (the inode holds another text now). A file that does not parse or match its checksum is
-// moved aside as <name>.corrupt-<time>, and all logs are read from their
-// beginning.
+// (ns), closed, unfound (ns: of what was written beside the path since then not
+// everything may have been found), and former (the inode holds another text now). A
+// file that does not parse or match its checksum is moved aside as
+// <name>.corrupt-<time>, and all logs are read from their beginning.
 package containerlogsreceiver

@@ -363,6 +363,7 @@ func TestPositionFileRoundTrip(t *testing.T) {
 	require.True(t, first)
 	entry := position{Path: "/p \xff\"", Device: 1 << 63, Inode: 7, Fingerprint: 1<<64 - 1, FingerprintBytes: 12, Offset: 1 << 60, Partial: &[2]int64{-1, 9}, Carried: &[2]int{0, 5}, Modified: 5, Closed: true, Compressed: true, Former: false}
 	table.apply([]mark{{position: entry}})
+	table.noteUnfound(entry.Path, time.Unix(0, 3))
 	require.NoError(t, table.save())
 	back, first, err := loadPositions(path)
 	require.NoError(t, err)
@@ -371,6 +372,10 @@ func TestPositionFileRoundTrip(t *testing.T) {
 	assert.NotZero(t, got.UnseenSince)
 	got.UnseenSince = 0
 	entry.Path = "/p \uFFFD\""
+	since, noted := back.unfoundSince(entry.Path)
+	assert.True(t, noted)
+	assert.Equal(t, time.Unix(0, 3), since)
+	got.Unfound, entry.Unfound = 3, 3 // as it is in the file
 	want, err := json.Marshal(got)
 	require.NoError(t, err)
 	written, err := got.appendJSON(nil)

@@ -33,6 +33,7 @@ type node struct {
 	logs     *observer.ObservedLogs
 	meter    *componenttest.Telemetry
 	receiver *containerLogs
+	readDir  func(directory string) ([]os.DirEntry, error) // nil: os.ReadDir
 }
 
 func newNode(t *testing.T) *node {
@@ -43,7 +44,7 @@ func newNode(t *testing.T) *node {
 	n.config.PositionFile = filepath.Join(directory, "positions.json")
 	n.config.PollInterval = 10 * time.Millisecond
 	n.timing = timing{
-		saveGap: time.Millisecond, partialIdle: time.Minute, drainGrace: 50 * time.Millisecond,
+		saveGap: time.Millisecond, partialIdle: time.Minute, drainGrace: 50 * time.Millisecond, scanWait: 30 * time.Second,
 		limitedGap: 10 * time.Second, limitedQuiet: time.Second, lastNotices: 30 * time.Second,
 		shutdownGrace: 10 * time.Second, maxDeleted: maxDeletedBytes, retryInitial: time.Millisecond, retryMax: 20 * time.Millisecond,
 	}
@@ -64,6 +65,7 @@ func (n *node) start() {
 	n.receiver, err = newReceiver(set, n.config, n.sink)
 	require.NoError(n.t, err)
 	n.receiver.timing = n.timing
+	n.receiver.readDir = n.readDir
 	require.NoError(n.t, n.receiver.Start(context.Background(), componenttest.NewNopHost()))
 	running := n.receiver
 	n.t.Cleanup(func() { _ = running.Shutdown(context.Background()) })

@@ -41,6 +41,7 @@ type position struct {
 	Closed           bool      `json:"closed,omitempty"`
 	UnseenSince      int64     `json:"unseen_since,omitempty"` // Unix seconds
 	Compressed       bool      `json:"compressed,omitempty"`   // Modified is when it was compressed, not when it was written to
+	Unfound          int64     `json:"unfound,omitempty"`      // beside the path there may be a file with unread lines, written to since then, that was not found
 	Former           bool      `json:"former,omitempty"`       // its inode holds another text now; a copy of its own may lie beside
 }
 
@@ -81,13 +82,14 @@ var errCorruptPositions = errors.New("position file is corrupt")
 type positions struct {
 	path string
 
-	mu     sync.Mutex
-	table  map[fileID]position
-	former map[string][]position // by path: what inodes held before, oldest first
+	mu      sync.Mutex
+	table   map[fileID]position
+	former  map[string][]position // by path: what inodes held before, oldest first
+	unfound map[string]int64      // by path: Unfound
 }
 
 func newPositions(path string) *positions {
-	return &positions{path: path, table: map[fileID]position{}, former: map[string][]position{}}
+	return &positions{path: path, table: map[fileID]position{}, former: map[string][]position{}, unfound: map[string]int64{}}
 }
 
 // loadPositions reads the table. first says that there was no position file. A
@@ -115,6 +117,10 @@ func loadPositions(path string) (p *positions, first bool, err error) {
 		if entry.Former {
 			p.former[entry.Path] = append(p.former[entry.Path], entry)
 			continue
+		}
+		if entry.Unfound != 0 {
+			p.unfound[entry.Path] = entry.Unfound // all of a path have the same
+			entry.Unfound = 0
 		}
 		if entry.UnseenSince == 0 {
 			entry.UnseenSince = now
@@ -202,6 +208,32 @@ func (p *positions) at(path string) (list []position) {
 		}
 	}
 	return append(list, p.former[path]...)
+}
+
+// noteUnfound notes that not every file beside a path was found that was written to
+// since a time: whatever is read meanwhile, a kill must not make it look too old.
+func (p *positions) noteUnfound(path string, since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unfound[path] = max(1, since.UnixNano())
+	if since.Before(time.Unix(0, 1)) { // out of the range of nanoseconds
+		p.unfound[path] = 1
+	}
+}
+
+// foundAll takes that back.
+func (p *positions) foundAll(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.unfound, path)
+}
+
+// unfoundSince is what was noted.
+func (p *positions) unfoundSince(path string) (since time.Time, noted bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	nanoseconds, noted := p.unfound[path]
+	return time.Unix(0, nanoseconds), noted
 }
 
 // retire keeps the position of a text whose inode got another one.
@@ -306,6 +338,7 @@ func (p *positions) encode(now time.Time) ([]byte, error) {
 			delete(p.table, id)
 			continue
 		}
+		entry.Unfound = p.unfound[entry.Path]
 		list = append(list, entry)
 	}
 	for _, entries := range p.former {
@@ -363,6 +396,9 @@ func (p *position) appendJSON(out []byte) ([]byte, error) {
 	}
 	if p.Compressed {
 		out = append(out, `,"compressed":true`...)
+	}
+	if p.Unfound != 0 {
+		number(`,"unfound":`, p.Unfound)
 	}
 	if p.Former {
 		out = append(out, `,"former":true`...)

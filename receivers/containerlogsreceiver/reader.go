@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -36,6 +37,8 @@ type reader struct {
 	finished map[fileID]finished   // files read to their end
 	done     map[string][]position // the last of them by path: what is in flight the table does not know
 	troubled map[string]string     // path → error already said
+	scans    map[string]*scan      // by path: searches beside it that have not come to an end
+	looked   bool                  // since they were gone on with
 	round    uint64
 	watcher  *watcher         // nil: poll
 	watched  bool             // every directory is
@@ -58,6 +61,8 @@ type reader struct {
 	pendingBytes int
 	observed     int64 // time of the current read, ns
 
+	readDir func(directory string) ([]os.DirEntry, error) // os.ReadDir, unless a test lets things happen meanwhile
+
 	buffer  []byte // of readQuantum
 	large   []byte // for a line longer than that, made when needed
 	scratch []byte // text of a json-file line
@@ -69,7 +74,7 @@ func newReader(config *Config, timing timing, logger *zap.Logger, telemetry *tel
 		config: config, timing: timing, logger: logger, telemetry: telemetry, delivery: delivery,
 		atPath: map[string]*file{}, byID: map[fileID]*file{}, troubled: map[string]string{},
 		finished: map[fileID]finished{}, done: map[string][]position{}, polling: map[string]bool{},
-		buffer: make([]byte, readQuantum), limits: newLimits(config.RateLimit),
+		scans: map[string]*scan{}, readDir: os.ReadDir, buffer: make([]byte, readQuantum), limits: newLimits(config.RateLimit),
 	}
 }
 
@@ -103,6 +108,9 @@ func (r *reader) run(ctx context.Context) {
 // container shouts, the others' lines are sent off with every tick.
 func (r *reader) readAll(ctx context.Context) error {
 	for {
+		if err := r.goOn(ctx); err != nil {
+			return err
+		}
 		more, err := r.sweep(ctx)
 		if err != nil {
 			return err
@@ -154,6 +162,9 @@ func (r *reader) sweep(ctx context.Context) (more bool, err error) {
 			i--
 			continue
 		}
+		if !f.begun && r.mayWait(f.path) {
+			continue
+		}
 		if f.after != nil {
 			more = more || f.after.settled() && f.after.after == nil
 			continue
@@ -183,8 +194,9 @@ func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 		if err := r.cutOf(ctx, f.path); err != nil {
 			return false, err
 		}
-		f.chain = false
-		return r.openSiblings(f, f.since, f.begin != beginSaved), nil
+		opened := r.scan(f, f.since, f.begin != beginSaved)
+		f.chain = r.mayWait(f.path) // until the next look
+		return opened, nil
 	}
 	if f.after != nil {
 		if !f.after.settled() || f.after.after != nil {
@@ -212,7 +224,7 @@ func (r *reader) prepare(ctx context.Context, f *file) (again bool, err error) {
 	if err := r.cutOf(ctx, f.path); err != nil {
 		return false, err
 	}
-	return r.openSiblings(f, since, true), nil
+	return r.scan(f, since, true), nil
 }
 
 // compare checks that a file that changed still is the one it was, and takes

@@ -23,6 +23,9 @@ type timing struct {
 	// drainGrace is how long a file that left its path must stay at its end
 	// before it is closed: its writer may not have reopened yet.
 	drainGrace time.Duration
+	// scanWait is how long a log waits at most for a directory whose names keep
+	// moving.
+	scanWait time.Duration
 	// shutdownGrace bounds how long Shutdown waits for calls in flight.
 	shutdownGrace time.Duration
 	// maxDeleted bounds the unread bytes of deleted files held open.
@@ -42,6 +45,7 @@ func defaultTiming() timing {
 		saveGap:       time.Second,
 		partialIdle:   5 * time.Second,
 		drainGrace:    5 * time.Second,
+		scanWait:      5 * time.Second,
 		shutdownGrace: 10 * time.Second,
 		maxDeleted:    maxDeletedBytes,
 		limitedGap:    10 * time.Second,
@@ -60,6 +64,7 @@ type containerLogs struct {
 	telemetry *telemetry
 	obsreport *receiverhelper.ObsReport
 	timing    timing
+	readDir   func(directory string) ([]os.DirEntry, error) // nil but in tests: os.ReadDir
 
 	lock *os.File           // of the position file
 	stop context.CancelFunc // no more reading, no more attempts
@@ -101,6 +106,9 @@ func (c *containerLogs) Start(context.Context, component.Host) error {
 	d.next, d.positions, d.telemetry, d.obsreport = c.next, table, c.telemetry, c.obsreport
 	d.logger, d.timing, d.version = c.settings.Logger, c.timing, c.settings.BuildInfo.Version
 	r := newReader(c.config, c.timing, c.settings.Logger, c.telemetry, d)
+	if c.readDir != nil {
+		r.readDir = c.readDir
+	}
 	r.startWatching()
 	r.discover(first)
 	if err := table.save(); err != nil {

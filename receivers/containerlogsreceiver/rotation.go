@@ -9,145 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 )
-
-// sibling is a file beside a log file that carries its name and a suffix:
-// 0.log.20260102-150405 of the kubelet, x-json.log.1 of Docker, either of them
-// also compressed.
-type sibling struct {
-	path     string
-	suffix   string // without .gz
-	id       fileID
-	size     int64 // on disk
-	modified time.Time
-}
-
-// rotatedSiblings lists the rotated files of a path, oldest first. What lies
-// there both plain and compressed is listed plain: it is being compressed.
-func rotatedSiblings(path string) []sibling {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	directory, name := filepath.Split(path)
-	entries, err := os.ReadDir(directory)
-	if err != nil {
-		return nil
-	}
-	var found []sibling
-	for _, entry := range entries { // in the order of their names
-		suffix, ok := strings.CutPrefix(entry.Name(), name+".")
-		if !ok || strings.HasSuffix(suffix, ".tmp") {
-			continue
-		}
-		suffix = strings.TrimSuffix(suffix, gzipSuffix)
-		if len(found) > 0 && found[len(found)-1].suffix == suffix {
-			continue
-		}
-		info, err := entry.Info()
-		if err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		id, _ := idOf(info)
-		found = append(found, sibling{directory + entry.Name(), suffix, id, info.Size(), info.ModTime()})
-	}
-	byTime := func(a, b sibling) int { return a.modified.Compare(b.modified) }
-	if !slices.ContainsFunc(found, func(s sibling) bool { return !isDated(s.suffix) }) {
-		// The kubelet's names say when; a file it compressed is as new as that.
-		byTime = func(a, b sibling) int { return strings.Compare(a.suffix, b.suffix) }
-	}
-	slices.SortStableFunc(found, byTime)
-	return found
-}
-
-// isDated says that a suffix is the kubelet's: 20060102-150405.
-func isDated(suffix string) bool {
-	return len(suffix) == len("20060102-150405") && suffix[8] == '-'
-}
-
-// maxListings bounds how often a directory that keeps changing is listed.
-const maxListings = 10
-
-// openSiblings opens the rotated files beside f that hold unread lines, and puts
-// them into the order of reading: those with a saved position, copies of a file
-// that was truncated, and, if strangers is set, ones never seen that were written
-// to since then. It lists until two listings agree: logs may be renamed in a row,
-// or compressed, while they are listed.
-func (r *reader) openSiblings(f *file, since time.Time, strangers bool) (opened bool) {
-	var before []sibling
-	passed := map[fileID]bool{}
-	for range maxListings {
-		siblings := rotatedSiblings(f.path)
-		if slices.EqualFunc(siblings, before, func(a, b sibling) bool { return a.path == b.path && a.id == b.id }) {
-			break
-		}
-		opened = r.openListed(f, siblings, since, strangers, passed) || opened
-		before = siblings
-	}
-	return opened
-}
-
-func (r *reader) openListed(f *file, siblings []sibling, since time.Time, strangers bool, passed map[fileID]bool) (opened bool) {
-	for _, s := range siblings {
-		if read, known := r.finished[s.id]; r.byID[s.id] != nil || passed[s.id] || known && read == (finished{s.size, s.modified.UnixNano()}) {
-			continue
-		}
-		rotated := r.open(s.path, f.path, false, time.Now())
-		if rotated == nil || rotated.id != s.id { // renamed or compressed meanwhile
-			if rotated != nil {
-				r.forget(rotated)
-			}
-			continue
-		}
-		passed[s.id] = true
-		known := rotated.begin == beginSaved || rotated.begin == beginCopy
-		if g, ok := rotated.handle.(*gzipFile); ok && known && g.statedSize() == uint32(rotated.offset) {
-			rotated.size = rotated.offset
-		}
-		switch {
-		case known && rotated.settled() && !rotated.unfinished():
-			r.forget(rotated)
-			// Its position must not make older siblings look as if they were read.
-			rotated.compared = earlier(rotated.compared, r.unreadSince(f.path, since))
-			r.touch(rotated)
-			r.noteFinished(rotated)
-			continue
-		case rotated.begin == beginLiveCopy, !known && (!strangers || s.modified.Before(since)):
-			r.forget(rotated)
-			continue
-		case !known && rotated.print.length > 0:
-			r.noteFound(rotated)
-		}
-		rotated.leaving, rotated.rotated = true, true
-		r.place(rotated, f)
-		opened = true
-		r.logger.Info("reading rotated container log", zap.String("path", s.path), zap.Int64("offset", rotated.offset))
-	}
-	return opened
-}
-
-// noteFound notes that nothing of a file has been read yet: if what comes after
-// it counts as read before it does, a kill must not make it look too old. Nor must
-// this make an older one look so.
-func (r *reader) noteFound(f *file) {
-	found := f.position()
-	found.Modified = 0
-	r.delivery.positions.apply([]mark{{position: found, fresh: f.fresh}})
-	f.fresh = false
-}
-
-// unreadSince is the time that no unread text of a path is older than.
-func (r *reader) unreadSince(path string, since time.Time) time.Time {
-	for _, f := range r.files {
-		if f.path == path && !f.settled() {
-			since = earlier(since, f.compared)
-		}
-	}
-	return since
-}
 
 // recognised looks at a rotated file that was empty when it was found: only now
 // it is to be seen whether it is a copy, and when its text begins.
@@ -211,7 +76,7 @@ func (r *reader) truncated(ctx context.Context, f *file) error {
 	if f.print, _, err = takeFingerprint(f.handle, fingerprint{}, f.size, &r.head); err != nil {
 		r.trouble(f.path, err)
 	}
-	r.openSiblings(f, f.compared, true)
+	r.scan(f, f.compared, true)
 	r.logger.Info("container log was truncated; reading it from its beginning", zap.String("path", f.path),
 		zap.Int64("offset", f.offset), zap.Int64("size", f.size), zap.Bool("copy_found", f.copied))
 	// What is pending goes on in a copy, or comes from the file before one, unless
@@ -447,6 +312,12 @@ func (r *reader) noteFinished(f *file) {
 
 // forgetMissing forgets the files of directories that are gone.
 func (r *reader) forgetMissing() {
+	for path := range r.scans {
+		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+			delete(r.scans, path)
+			r.delivery.positions.foundAll(path)
+		}
+	}
 	for path := range r.done {
 		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
 			delete(r.done, path)

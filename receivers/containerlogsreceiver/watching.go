@@ -141,6 +141,7 @@ func (r *reader) lookAgain() {
 
 // observeAll looks at the size of the open files.
 func (r *reader) observeAll(now time.Time) {
+	r.looked = true
 	r.telemetry.files.Record(context.Background(), int64(len(r.files)))
 	for _, f := range r.files {
 		if f.failed {
