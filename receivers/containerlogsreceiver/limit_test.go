@@ -99,7 +99,7 @@ func TestLinesAboveTheLimitAreLeftOutCountedAndTold(t *testing.T) {
 	n.waitSaved(w.path)
 	assert.Equal(t, sorted(append(burst[:3], later...)...), n.lineBodies())
 	require.Eventually(t, func() bool { return n.counter(limitedLines) == 7 }, 30*time.Second, time.Millisecond)
-	assert.Equal(t, int64(8), n.counter("longhaul_containerlogs_lines"), "announcements are no lines")
+	n.counts("longhaul_containerlogs_lines", int64(8)) // announcements are no lines
 
 	require.Len(t, n.notices(), 1)
 	notice := n.notices()[0]

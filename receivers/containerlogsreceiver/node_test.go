@@ -93,6 +93,13 @@ func (n *node) counter(name string) int64 {
 	return sumOf(n.t, metric)
 }
 
+// counts waits until a counter has a value. A batch is counted once the sink has
+// taken it: its records may be seen a moment before.
+func (n *node) counts(name string, want int64) {
+	n.t.Helper()
+	require.Eventually(n.t, func() bool { return n.counter(name) == want }, 30*time.Second, time.Millisecond, name)
+}
+
 // expect waits until exactly the bodies arrived, in any order, each once.
 func (n *node) expect(bodies ...string) {
 	n.t.Helper()

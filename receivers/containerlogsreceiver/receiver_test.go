@@ -74,9 +74,9 @@ func TestThousandsOfLinesOfManyFilesArriveOnce(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	n.expect(want...)
-	assert.Equal(t, int64(len(want)), n.counter("longhaul_containerlogs_lines"))
-	assert.Equal(t, int64(21), n.counter("longhaul_containerlogs_files"))
-	assert.Equal(t, int64(len(strings.Join(want, ""))), n.counter("longhaul_containerlogs_bytes"))
+	n.counts("longhaul_containerlogs_lines", int64(len(want)))
+	n.counts("longhaul_containerlogs_files", int64(21))
+	n.counts("longhaul_containerlogs_bytes", int64(len(strings.Join(want, ""))))
 	assert.Zero(t, n.counter("longhaul_containerlogs_malformed"))
 }
 
@@ -110,7 +110,7 @@ func TestRefusedBatchIsRetriedAndReadingWaits(t *testing.T) {
 	assert.Len(t, n.logs.FilterMessageSnippet("refuses container log lines").All(), 1, "said once")
 	n.sink.setRefuse(nil)
 	n.expect(want...)
-	assert.Equal(t, int64(1000), n.counter("longhaul_containerlogs_lines"))
+	n.counts("longhaul_containerlogs_lines", int64(1000))
 }
 
 func TestPermanentErrorDropsTheBatchAndCountsIt(t *testing.T) {
@@ -135,7 +135,7 @@ func TestMalformedLinesAreKept(t *testing.T) {
 	w.line("good again")
 	n.start()
 	n.expect("good", "\x00\x00garbage", "", "2026-11-23T10:00:00Z stdnone F x", "good again")
-	assert.Equal(t, int64(3), n.counter("longhaul_containerlogs_malformed"))
+	n.counts("longhaul_containerlogs_malformed", int64(3))
 	for _, got := range n.sink.records() {
 		if strings.Contains(got.body, "garbage") {
 			assert.Equal(t, got.record.ObservedTimestamp(), got.record.Timestamp())
@@ -151,7 +151,7 @@ func TestInvalidUTF8IsReplacedAndCarriageReturnKept(t *testing.T) {
 	w.line("windows\r")
 	n.start()
 	n.expect("caf\uFFFD \uFFFD!", "windows\r")
-	assert.Equal(t, int64(1), n.counter("longhaul_containerlogs_invalid_utf8"))
+	n.counts("longhaul_containerlogs_invalid_utf8", int64(1))
 }
 
 func TestJSONLinesCarrySeverityAndTraceContext(t *testing.T) {

@@ -1,7 +1,6 @@
 package containerlogsreceiver
 
 import (
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -96,7 +95,7 @@ func TestContainersAreChosenByNamespacePodAndName(t *testing.T) {
 			n.config.Include = append(n.config.Include, outside)
 			n.start()
 			n.expect(append(test.want, "outside")...)
-			assert.Equal(t, int64(len(test.want)+1), n.counter("longhaul_containerlogs_files"), fmt.Sprint(test))
+			n.counts("longhaul_containerlogs_files", int64(len(test.want)+1))
 		})
 	}
 }

@@ -119,7 +119,7 @@ func TestTraceOverTheBoundIsSplitMarkedAndCounted(t *testing.T) {
 		assert.Equal(t, got.body != "end", split.Bool())
 	}
 	assert.Equal(t, text+"\nend", strings.Join(bodies, "\n"))
-	assert.Equal(t, int64(len(bodies)-1), n.counter("longhaul_containerlogs_truncated_lines"))
+	n.counts("longhaul_containerlogs_truncated_lines", int64(len(bodies)-1))
 }
 
 // TestTraceIsWholeWhateverHappensInItsMiddle stops, rotates, or both, after each

@@ -87,7 +87,7 @@ func TestLayersAndWeight(t *testing.T) {
 func TestRulesSeeWhatTheyForbid(t *testing.T) {
 	relay := dependencies(t, "./relay")[module+"relay"]
 	for _, pattern := range []string{
-		"github.com/nats-io/nats-server/...", "github.com/grafana/loki/...",
+		"github.com/nats-io/nats-server/...",
 		module + "exporters/lokiexporter/...", module + "receivers/natsreceiver/...",
 		"go.opentelemetry.io/...",
 	} {
