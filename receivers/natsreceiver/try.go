@@ -92,16 +92,8 @@ func (w *pass) around(ctx context.Context, arrivals []*arrival, result attempt) 
 // others is noted.
 func (w *worker) enter(ctx context.Context, arrivals []*arrival) (ours []*arrival, leave func()) {
 	entered := make(map[*partition]bool, 4)
-	var last *partition
-	for _, a := range arrivals {
-		p := a.share.partition
-		if p == last {
-			continue
-		}
-		last = p
-		if _, ok := entered[p]; !ok {
-			entered[p] = !p.ended.Load() && p.claim.WaitHeld(p.ctx) == nil && p.enter()
-		}
+	for _, p := range partitionsOf(arrivals) {
+		entered[p] = !p.ended.Load() && p.claim.WaitHeld(p.ctx) == nil && p.enter()
 	}
 	all := true
 	for p, ok := range entered {
