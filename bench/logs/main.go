@@ -28,9 +28,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/longhaul/longhaul/internal/lab"
@@ -90,28 +88,10 @@ func parseFlags(args []string) (options, error) {
 	return o, errors.Join(problems...)
 }
 
-var began = time.Now()
-
 // say tells whoever waits what is going on.
-func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "bench-logs %4.0fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-}
+var say = lab.Progress("bench-logs")
 
-func main() {
-	o, err := parseFlags(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, o)
-		stop()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench-logs:", err)
-		os.Exit(1)
-	}
-}
+func main() { lab.Main("bench-logs", parseFlags, run) }
 
 func run(ctx context.Context, o options) (err error) {
 	checkout, err := lab.FindCheckout(".")

@@ -213,7 +213,7 @@ func (m *meter) wait(ctx context.Context) error {
 			said = time.Now()
 			say("%s: %d of %d lines durable, %d delivered", m.contender.name, durable, m.lines, delivered)
 		}
-		if err := pause(ctx, pollInterval); err != nil {
+		if err := lab.Pause(ctx, pollInterval); err != nil {
 			return err
 		}
 	}
@@ -240,7 +240,7 @@ func (m *meter) watchBehind(ctx context.Context, written *atomic.Int64, perSecon
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for pause(ctx, pollInterval) == nil {
+		for lab.Pause(ctx, pollInterval) == nil {
 			ahead := written.Load()
 			durable, err := m.contender.durable(ctx)
 			if err != nil {
@@ -279,7 +279,7 @@ func (m *meter) again(ctx context.Context, c corpus, o options) error {
 		if m.restart = time.Since(began); durable >= int64(o.files) {
 			return nil
 		}
-		if err := pause(ctx, pollInterval); err != nil {
+		if err := lab.Pause(ctx, pollInterval); err != nil {
 			return err
 		}
 	}
@@ -292,7 +292,7 @@ func (m *meter) cores(ctx context.Context, d time.Duration) (float64, error) {
 		return 0, err
 	}
 	began := time.Now()
-	if err := pause(ctx, d); err != nil {
+	if err := lab.Pause(ctx, d); err != nil {
 		return 0, err
 	}
 	to, err := lab.UsageOf(m.pid)
@@ -314,13 +314,4 @@ func moveAll(from, to string) error {
 		}
 	}
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

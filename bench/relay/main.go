@@ -24,9 +24,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
@@ -84,28 +82,10 @@ func parseFlags(args []string) (options, error) {
 	return o, errors.Join(problems...)
 }
 
-var began = time.Now()
-
 // say tells whoever waits what is going on.
-func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "bench-relay %4.0fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-}
+var say = lab.Progress("bench-relay")
 
-func main() {
-	o, err := parseFlags(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, o)
-		stop()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench-relay:", err)
-		os.Exit(1)
-	}
-}
+func main() { lab.Main("bench-relay", parseFlags, run) }
 
 const (
 	peerModule  = "bench/peer/gateway"

@@ -125,7 +125,7 @@ func (s *scene) prepare(ctx context.Context, nats *lab.NATS, relay *lab.Relay) (
 	if err := relay.Start(ctx); err != nil {
 		return 0, err
 	}
-	if err := pause(ctx, startTime); err != nil {
+	if err := lab.Pause(ctx, startTime); err != nil {
 		return 0, err
 	}
 	u, err := lab.UsageOf(relay.PID())

@@ -97,7 +97,7 @@ func (w *world) send(ctx context.Context, signal frame.Signal) (f *figures, err 
 	if err := gateway.Start(ctx); err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, startTime); err != nil {
+	if err := lab.Pause(ctx, startTime); err != nil {
 		return nil, err
 	}
 	u, err := lab.UsageOf(gateway.PID())

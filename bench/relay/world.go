@@ -118,7 +118,7 @@ func (s *scene) measure(ctx context.Context, p *lab.Process, base time.Duration,
 		return nil, err
 	}
 	elapsed := time.Since(start)
-	if err := pause(ctx, settleTime); err != nil {
+	if err := lab.Pause(ctx, settleTime); err != nil {
 		return nil, err
 	}
 	u, err := lab.UsageOf(p.PID())
@@ -159,17 +159,8 @@ func (s *scene) wait(ctx context.Context, p *lab.Process) error {
 			said = time.Now()
 			say("%s, %s: %d of %d frames have arrived", p.Name(), s.signal, c.Arrived, c.Written)
 		}
-		if err := pause(ctx, pollInterval); err != nil {
+		if err := lab.Pause(ctx, pollInterval); err != nil {
 			return errors.Join(context.Cause(ctx), fmt.Errorf("%d of %d frames arrived; the end of the log:\n%s", c.Arrived, c.Written, p.LogTail(2000)))
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
 	}
 }

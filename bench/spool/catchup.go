@@ -83,7 +83,7 @@ func (b *bench) watchCatchUp(ctx context.Context, watch *watch, collector *lab.C
 	// What was made during it comes first; then lines of the baseline, and the last of them have to come.
 	quiet := time.Now().Add(liveSettle)
 	end := quiet.Add(b.baseline)
-	if err := pause(ctx, time.Until(end.Add(liveSettle))); err != nil {
+	if err := lab.Pause(ctx, time.Until(end.Add(liveSettle))); err != nil {
 		return err
 	}
 	during, alone := watch.ages(c.first, c.last), watch.ages(quiet, end)
@@ -173,7 +173,7 @@ func (b *bench) makeStreams(ctx context.Context, address string) error {
 		if _, err = js.AccountInfo(ctx); err == nil {
 			break
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -185,14 +185,4 @@ func (b *bench) makeStreams(ctx context.Context, address string) error {
 		}
 	}
 	return nil
-}
-
-// pause waits, or returns why not.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -154,7 +154,7 @@ func (h *server) awaitHealth(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if pause(bounded, 200*time.Millisecond) != nil {
+		if lab.Pause(bounded, 200*time.Millisecond) != nil {
 			return fmt.Errorf("%s is not well after %v: %w", h.Name(), settleTime, err)
 		}
 	}

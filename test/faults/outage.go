@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/longhaul/longhaul/internal/lab"
 )
 
 // What the row outage-72h and the test that lives through the outage agree on.
@@ -72,7 +74,7 @@ func (s *scene) awaitFirstLive(ctx context.Context, back time.Time) error {
 		if time.Since(back) > settleTime {
 			return fmt.Errorf("%v after the link came back no live data had arrived, and %d of %d items of the backlog", settleTime, old, s.backlog)
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}

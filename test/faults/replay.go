@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/longhaul/longhaul/internal/lab"
 )
 
 // replayRejected lets the backend refuse for good, corrects that, and sends again
@@ -44,7 +46,7 @@ func replayRejected(ctx context.Context, s *scene, d dose) error {
 		if time.Since(began) > settleTime {
 			return fmt.Errorf("%v after all was sent again, %d items are named as lost", settleTime, lost)
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,7 @@ func killReplica(ctx context.Context, s *scene, d dose) error {
 		if err := r.Start(ctx); err != nil {
 			return err
 		}
-		if err := pause(ctx, 3*time.Second); err != nil {
+		if err := lab.Pause(ctx, 3*time.Second); err != nil {
 			return err
 		}
 	}
@@ -65,14 +65,14 @@ func pauseReplica(ctx context.Context, s *scene, d dose) error {
 		paused := time.Now()
 		s.event("%s paused", r.name)
 		// What it has sent is with Loki, or soon is: the gate passes it on.
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 		s.explained += s.gate.onTheWay(r.name, notedWithin+time.Since(paused))
 		if err := s.noteTakeover(ctx, r, "was paused"); err != nil {
 			return err
 		}
-		if err := pause(ctx, d.hold-time.Since(paused)); err != nil {
+		if err := lab.Pause(ctx, d.hold-time.Since(paused)); err != nil {
 			return err
 		}
 		if err := r.Resume(); err != nil {
@@ -80,7 +80,7 @@ func pauseReplica(ctx context.Context, s *scene, d dose) error {
 		}
 		woke := time.Now()
 		s.event("%s resumed", r.name)
-		if err := pause(ctx, 8*time.Second); err != nil {
+		if err := lab.Pause(ctx, 8*time.Second); err != nil {
 			return err
 		}
 		items, repeats := s.gate.takenFrom(r.name, time.Since(woke))
@@ -101,7 +101,7 @@ func (s *scene) busiest(ctx context.Context) (*relay, error) {
 			}
 			before[r] = m.Sum("longhaul_relay_items_delivered_total", "signal", "logs")
 		}
-		if err := pause(ctx, 1500*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 1500*time.Millisecond); err != nil {
 			return nil, err
 		}
 		var most *relay
@@ -143,7 +143,7 @@ func (s *scene) awaitFlow(ctx context.Context) error {
 		if time.Since(began) > settleTime {
 			return fmt.Errorf("for %v not every collector's data has arrived", settleTime)
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -176,7 +176,7 @@ func wipeServer(ctx context.Context, s *scene, d dose) error {
 		}
 		s.note("%.1f s after it had come back with an empty store %s had caught up", time.Since(began).Seconds(), one.Name())
 	}
-	return pause(ctx, 2*time.Second)
+	return lab.Pause(ctx, 2*time.Second)
 }
 
 // refuseTenant lets the backend refuse one of several tenants, in several ways, and
@@ -194,11 +194,11 @@ func refuseTenant(ctx context.Context, s *scene, d dose) error {
 				return err
 			}
 			met := s.gate.met()
-			if err := pause(ctx, time.Second); err != nil { // what was with Loki is taken
+			if err := lab.Pause(ctx, time.Second); err != nil { // what was with Loki is taken
 				return err
 			}
 			s.gate.watchDelays()
-			if err := pause(ctx, d.hold); err != nil {
+			if err := lab.Pause(ctx, d.hold); err != nil {
 				return err
 			}
 			if s.gate.met() == met {
@@ -258,7 +258,7 @@ func repartition(ctx context.Context, s *scene, _ dose) error {
 	if err := s.gate.behave(behaviour{delay: 300 * time.Millisecond}); err != nil {
 		return err
 	}
-	if err := pause(ctx, 2*time.Second); err != nil {
+	if err := lab.Pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
 	for _, r := range s.relays {
@@ -274,7 +274,7 @@ func repartition(ctx context.Context, s *scene, _ dose) error {
 			return err
 		}
 		s.event("%s started with %d partitions", r.name, partitionsAfter)
-		if err := pause(ctx, 3*time.Second); err != nil {
+		if err := lab.Pause(ctx, 3*time.Second); err != nil {
 			return err
 		}
 	}
@@ -307,7 +307,7 @@ func (s *scene) awaitLayout(ctx context.Context, count int) error {
 		if time.Since(began) > settleTime {
 			return fmt.Errorf("%v after the last relay was started with %d partitions the layout is %+v (%w)", settleTime, count, layout, err)
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/longhaul/longhaul/internal/lab"
 )
 
 // row is one fault.
@@ -112,7 +114,7 @@ func killInCatchUp(ctx context.Context, s *scene, d dose) error {
 	}
 	for range d.times {
 		s.link.Cut()
-		if err := pause(ctx, 1500*time.Millisecond); err != nil {
+		if err := lab.Pause(ctx, 1500*time.Millisecond); err != nil {
 			return err
 		}
 		if err := s.link.Restore(); err != nil {
@@ -160,7 +162,7 @@ func wipeHub(ctx context.Context, s *scene, d dose) error {
 		if err := s.gate.behave(behaviour{}); err != nil {
 			return err
 		}
-		if err := pause(ctx, 3*time.Second); err != nil {
+		if err := lab.Pause(ctx, 3*time.Second); err != nil {
 			return err
 		}
 	}
@@ -180,7 +182,7 @@ func killNATS(ctx context.Context, s *scene, d dose) error {
 			return err
 		}
 	}
-	return pause(ctx, 2*time.Second)
+	return lab.Pause(ctx, 2*time.Second)
 }
 
 func wipeNATS(ctx context.Context, s *scene, d dose) error {
@@ -201,7 +203,7 @@ func wipeNATS(ctx context.Context, s *scene, d dose) error {
 		if err := s.gate.behave(behaviour{}); err != nil {
 			return err
 		}
-		if err := pause(ctx, 5*time.Second); err != nil {
+		if err := lab.Pause(ctx, 5*time.Second); err != nil {
 			return err
 		}
 	}
@@ -215,13 +217,13 @@ func trouble(b behaviour) func(context.Context, *scene, dose) error {
 			if err := s.gate.behave(b); err != nil {
 				return err
 			}
-			if err := pause(ctx, d.hold); err != nil {
+			if err := lab.Pause(ctx, d.hold); err != nil {
 				return err
 			}
 			if err := s.gate.behave(behaviour{}); err != nil {
 				return err
 			}
-			if err := pause(ctx, 3*time.Second); err != nil {
+			if err := lab.Pause(ctx, 3*time.Second); err != nil {
 				return err
 			}
 		}
@@ -262,13 +264,13 @@ func outage(after time.Duration) func(context.Context, *scene, dose) error {
 	return func(ctx context.Context, s *scene, d dose) error {
 		for range d.times {
 			s.link.Cut()
-			if err := pause(ctx, d.hold); err != nil {
+			if err := lab.Pause(ctx, d.hold); err != nil {
 				return err
 			}
 			if err := s.link.Restore(); err != nil {
 				return err
 			}
-			if err := pause(ctx, after); err != nil {
+			if err := lab.Pause(ctx, after); err != nil {
 				return err
 			}
 		}
@@ -283,19 +285,19 @@ func halfOpenLink(ctx context.Context, s *scene, d dose) error {
 		if err := s.link.BlackHole(); err != nil {
 			return err
 		}
-		if err := pause(ctx, d.hold); err != nil {
+		if err := lab.Pause(ctx, d.hold); err != nil {
 			return err
 		}
 		if i%3 != 0 {
 			s.link.Cut()
-			if err := pause(ctx, 500*time.Millisecond); err != nil {
+			if err := lab.Pause(ctx, 500*time.Millisecond); err != nil {
 				return err
 			}
 		}
 		if err := s.link.Restore(); err != nil {
 			return err
 		}
-		if err := pause(ctx, 2*time.Second); err != nil {
+		if err := lab.Pause(ctx, 2*time.Second); err != nil {
 			return err
 		}
 	}
@@ -304,7 +306,7 @@ func halfOpenLink(ctx context.Context, s *scene, d dose) error {
 
 // bearLossyLink wants something to arrive in spite of it.
 func bearLossyLink(ctx context.Context, s *scene, d dose) error {
-	if err := pause(ctx, d.hold); err != nil {
+	if err := lab.Pause(ctx, d.hold); err != nil {
 		return err
 	}
 	arrived := 0
@@ -325,14 +327,14 @@ const filler = "filler"
 func fillDisk(ctx context.Context, s *scene, d dose) error {
 	for range d.times {
 		s.link.Cut()
-		if err := pause(ctx, 5*time.Second); err != nil {
+		if err := lab.Pause(ctx, 5*time.Second); err != nil {
 			return err
 		}
 		path := filepath.Join(s.disk, filler)
 		if err := fill(path); err != nil {
 			return err
 		}
-		if err := pause(ctx, d.hold); err != nil {
+		if err := lab.Pause(ctx, d.hold); err != nil {
 			return err
 		}
 		if err := os.Remove(path); err != nil {
@@ -341,7 +343,7 @@ func fillDisk(ctx context.Context, s *scene, d dose) error {
 		if err := s.link.Restore(); err != nil {
 			return err
 		}
-		if err := pause(ctx, 5*time.Second); err != nil {
+		if err := lab.Pause(ctx, 5*time.Second); err != nil {
 			return err
 		}
 	}
@@ -397,7 +399,7 @@ func damageSpool(ctx context.Context, s *scene, d dose) error {
 // delivered before, and everything was acknowledged. What comes at the end tells
 // the relay.
 func damageColdSpool(ctx context.Context, s *scene, d dose) error {
-	if err := pause(ctx, 8*time.Second); err != nil {
+	if err := lab.Pause(ctx, 8*time.Second); err != nil {
 		return err
 	}
 	s.feed.finish()
@@ -410,7 +412,7 @@ func damageColdSpool(ctx context.Context, s *scene, d dose) error {
 		return err
 	}
 	s.feed.start(ctx)
-	return pause(ctx, 3*time.Second)
+	return lab.Pause(ctx, 3*time.Second)
 }
 
 func emptySpool(ctx context.Context, s *scene, d dose) error {

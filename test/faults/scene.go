@@ -139,7 +139,7 @@ func (w *world) open(ctx context.Context, cluster string, st stage) (_ *scene, e
 		}
 	}
 	s.feed.start(ctx)
-	return s, pause(ctx, 2*time.Second) // into its stride
+	return s, lab.Pause(ctx, 2*time.Second) // into its stride
 }
 
 // openLink puts what the stage wants between the collectors and the hub, and
@@ -225,19 +225,9 @@ func (s *scene) close() {
 	}
 }
 
-// pause waits, or returns why not.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
 // between waits for a random time.
 func (s *scene) between(ctx context.Context, least, most time.Duration) error {
-	return pause(ctx, least+time.Duration(s.random.Int64N(int64(most-least))))
+	return lab.Pause(ctx, least+time.Duration(s.random.Int64N(int64(most-least))))
 }
 
 // killCollector kills with SIGKILL and starts again, as Kubernetes would.
@@ -286,7 +276,7 @@ func (s *scene) settle(ctx context.Context) (a account, problems []string, err e
 		if time.Since(last) > settleTime || time.Since(finished) > settleMost {
 			break
 		}
-		if err := pause(ctx, settlePoll); err != nil {
+		if err := lab.Pause(ctx, settlePoll); err != nil {
 			return a, nil, err
 		}
 	}
@@ -400,7 +390,7 @@ func (s *scene) ask(ctx context.Context, seen account, sent []uint8, acked []boo
 		if a.delivered >= seen.delivered || try == 10 {
 			return a, nil
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := lab.Pause(ctx, time.Second); err != nil {
 			return a, err
 		}
 	}

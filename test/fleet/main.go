@@ -33,11 +33,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
@@ -141,28 +139,10 @@ const (
 	defaultLines = 20_000
 )
 
-var began = time.Now()
-
 // say tells whoever waits what is going on.
-func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "fleet %4.0fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-}
+var say = lab.Progress("fleet")
 
-func main() {
-	o, err := parseFlags(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, o)
-		stop()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "fleet:", err)
-		os.Exit(1)
-	}
-}
+func main() { lab.Main("fleet", parseFlags, run) }
 
 func run(ctx context.Context, o options) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("not done after %v (-limit)", o.limit))

@@ -121,7 +121,7 @@ func (w *world) watchResidents(ctx context.Context) {
 	r.cancel, r.done = cancel, make(chan struct{})
 	go func() {
 		defer close(r.done)
-		for pause(ctx, residentInterval) == nil {
+		for lab.Pause(ctx, residentInterval) == nil {
 			w.sampleResidents(ctx)
 		}
 	}()

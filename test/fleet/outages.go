@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/lab"
 	"github.com/longhaul/longhaul/test/fleet/edge"
 	"github.com/longhaul/longhaul/test/fleet/frames"
 )
@@ -208,7 +209,7 @@ func curve(ctx context.Context, w *world, r *report) (err error) {
 	}
 	say("all signals for %v, %.3f of the ordinary load", 2*w.phase, w.load)
 	w.fleet.Follow(edge.Ordinary(w.load, w.signals...))
-	if err := pause(ctx, 2*time.Second); err != nil { // the first frames wait for company
+	if err := lab.Pause(ctx, 2*time.Second); err != nil { // the first frames wait for company
 		return err
 	}
 	w.resident.take()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/lab"
 	"github.com/longhaul/longhaul/test/fleet/edge"
 	"github.com/longhaul/longhaul/test/fleet/frames"
 )
@@ -77,7 +78,7 @@ func (w *world) drain(ctx context.Context, r *report) error {
 // idle watches the connected fleet doing nothing but say hello.
 func (w *world) idle(ctx context.Context, r *report) (err error) {
 	say("the fleet is connected and writes nothing for %v", idleTime)
-	r.idle, err = w.measure(ctx, func(ctx context.Context) error { return pause(ctx, idleTime) })
+	r.idle, err = w.measure(ctx, func(ctx context.Context) error { return lab.Pause(ctx, idleTime) })
 	r.idleResident, _, _ = w.resident.take()
 	return err
 }
@@ -122,7 +123,7 @@ func (w *world) only(ctx context.Context, r *report, signal frame.Signal) error 
 // profiled lets a phase go by, with a profile if one is wanted.
 func (w *world) profiled(ctx context.Context, name string) error {
 	if w.profile == "" {
-		return pause(ctx, w.phase)
+		return lab.Pause(ctx, w.phase)
 	}
 	return w.profileCPU(ctx, name, w.phase)
 }
@@ -196,7 +197,7 @@ func (w *world) mishaps(ctx context.Context, d time.Duration) error {
 		if step%10 == 0 {
 			w.progress()
 		}
-		if err := pause(ctx, mishapInterval); err != nil {
+		if err := lab.Pause(ctx, mishapInterval); err != nil {
 			return err
 		}
 	}

@@ -178,7 +178,7 @@ func (w *world) until(ctx context.Context, what string, limit time.Duration, rea
 			said = time.Now()
 			say("%s", text)
 		}
-		if err := pause(ctx, pollInterval); err != nil {
+		if err := lab.Pause(ctx, pollInterval); err != nil {
 			return err
 		}
 	}
@@ -198,15 +198,6 @@ func (w *world) alive() error {
 		}
 	}
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
 
 // close ends everything, the fleet first.
