@@ -171,17 +171,25 @@ func (m *Member) quotaLocked(v *view, live map[string]memberSeen) int {
 }
 
 // watchLossLocked notices that the bucket was lost: owner keys are never removed
-// while their generation is read.
+// while their generation is read. Those of this relay's own claims count too: no
+// view before may have shown them.
 func (m *Member) watchLossLocked(v *view) {
-	if m.previous == nil {
-		return
+	gone := func(p part) bool {
+		_, known := v.owners[p]
+		return !known && p.count == m.layout.Count
 	}
-	for p := range m.previous.owners {
-		if _, ok := v.owners[p]; !ok && p.count == m.layout.Count {
-			m.lossAt = m.census.last
-			m.pokeKeeper()
-			return
+	lost := false
+	for p, c := range m.claims {
+		lost = lost || !c.over() && gone(p)
+	}
+	if m.previous != nil {
+		for p := range m.previous.owners {
+			lost = lost || gone(p)
 		}
+	}
+	if lost {
+		m.lossAt = m.census.last
+		m.pokeKeeper()
 	}
 }
 
