@@ -2,8 +2,8 @@ package lokiexporter
 
 import (
 	"context"
-	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/grafana/loki/pkg/push"
@@ -111,42 +111,48 @@ func TestWhatIsRefusedForGoodAsAWholeIsPermanent(t *testing.T) {
 }
 
 // A relay keeps what it knows for long, and the bytes of requests must not be kept
-// with it: here they become something else.
+// with it: here they become those of another request.
 func TestNothingThatIsKeptPointsIntoRequests(t *testing.T) {
 	server := serveTenants(t, func(string, []push.Stream, http.ResponseWriter, *http.Request) bool { return false })
 	exp := start(t, server.URL, byTeam)
-	translator := exp.Logs.(*lokiExporter).translator
-	for i := range 3 {
-		piece := pieceOf("n"+fmt.Sprint(i), "a", "b")
-		require.NoError(t, exp.consumeOTLP(piece))
-		for k := range piece.OTLP {
-			piece.OTLP[k] = 0xff
-		}
-		for name := range requests() {
-			request := requests()[name]
-			logs, err := (&plog.ProtoUnmarshaler{}).UnmarshalLogs(request)
-			if err != nil {
-				continue
-			}
-			b := newBatch()
-			origin := &direct.Piece{Cluster: "c", Node: "n"}
-			open := func(string) *share { return &share{tenant: &tenantState{}, batch: b, late: noneLate} }
-			translator.now = testTranslator().now
-			if _, err := translator.translate([]input{{request, origin}}, open); err == nil {
-				requireOracle(t, translator, b, stamped(logs, origin))
-			}
-			for k := range request {
-				request[k] = 0xff
-			}
-		}
-	}
-	require.Len(t, server.taken, 2)
-	require.Equal(t, []string{"n0 a", "n1 a", "n2 a"}, server.lines("a"))
-	known := exp.Logs.(*lokiExporter).tenants.byName
-	require.Len(t, known, 2)
-	for name, state := range known {
+	piece, other := pieceOf("n0", "a", "b"), pieceOf("n1", "c", "d")
+	require.NoError(t, exp.consumeOTLP(piece))
+	copy(piece.OTLP, other.OTLP)
+	require.NoError(t, exp.consumeOTLP(piece))
+	require.Equal(t, map[string][]string{"a": {"n0 a"}, "b": {"n0 b"}, "c": {"n1 c"}, "d": {"n1 d"}}, server.taken)
+	var names []string
+	for name, state := range exp.Logs.(*lokiExporter).tenants.byName {
+		names = append(names, name)
 		require.Equal(t, name, state.name)
-		require.Contains(t, []string{"a", "b"}, name)
+	}
+	require.ElementsMatch(t, []string{"a", "b", "c", "d"}, names)
+
+	named := func(letter string) plog.Logs {
+		logs := plog.NewLogs()
+		name := "n" + letter + "_of_something" // a valid one, which stays as it is
+		addRecord(addLogs(logs, map[string]any{name: "x"}), noon, letter)
+		scope := addLogs(logs, nil)
+		record := addRecord(scope, noon, letter)
+		record.SetSeverityText(letter + letter)
+		record.Attributes().PutStr(name+"_1", letter+strings.Repeat("x", maxRepeatedBytes))
+		record.Attributes().PutStr(name+"_2", letter)
+		return logs
+	}
+	translator, origin := testTranslator(), &direct.Piece{Cluster: "c", Node: "n"}
+	check := func(request []byte, logs plog.Logs) {
+		b := newBatch()
+		_, err := translator.translate([]input{{request, origin}}, func(string) *share { return &share{tenant: &tenantState{}, batch: b, late: noneLate} })
+		require.NoError(t, err)
+		requireOracle(t, translator, b, stamped(logs, origin))
+	}
+	request := marshal(named("a"))
+	for _, letter := range []string{"a", "b", "c", "a"} {
+		require.Equal(t, len(request), copy(request, marshal(named(letter))))
+		check(request, named(letter))
+	}
+	clear(request)
+	for _, letter := range []string{"a", "b", "c"} {
+		check(marshal(named(letter)), named(letter))
 	}
 }
 

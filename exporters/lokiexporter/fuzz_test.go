@@ -12,14 +12,15 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/longhaul/longhaul/internal/direct"
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 // FuzzConsumeOTLP: whatever a request's bytes are, they are refused as undecodable or
 // become what pdata's objects of them would. What pdata itself writes is not refused,
 // what it cannot read is.
 func FuzzConsumeOTLP(f *testing.F) {
-	for _, request := range requests() {
-		f.Add(request)
+	for _, one := range requests() {
+		f.Add(one.bytes)
 	}
 	translator := testTranslator()
 	f.Fuzz(func(t *testing.T, request []byte) {
@@ -46,19 +47,50 @@ func FuzzConsumeOTLP(f *testing.F) {
 // deep says whether bytes may be a value that is nested deeper than is read.
 func deep(request []byte) bool { return len(request) > 4000 }
 
-// requests are requests of many kinds, well and badly made.
-func requests() map[string][]byte {
-	all := make(map[string][]byte)
+func TestMalformedRequestsAreUndecodable(t *testing.T) {
+	for name, one := range requests() {
+		t.Run(name, func(t *testing.T) {
+			translator, b := testTranslator(), newBatch()
+			_, err := translator.translate([]input{{one.bytes, &direct.Piece{}}}, func(string) *share {
+				return &share{tenant: &tenantState{}, batch: b, late: noneLate}
+			})
+			require.Equal(t, one.bad, err != nil, "%v", err)
+			require.True(t, err == nil || errors.Is(err, otlpwire.ErrMalformed), "%v", err)
+		})
+	}
+}
+
+// anyRequest is a request, well or badly made.
+type anyRequest struct {
+	bytes []byte
+	bad   bool
+}
+
+// requests are requests of many kinds.
+func requests() map[string]anyRequest {
+	good, bad := make(map[string][]byte), make(map[string][]byte)
+	fillRequests(good, bad)
+	all := make(map[string]anyRequest)
+	for name, request := range good {
+		all[name] = anyRequest{request, false}
+	}
+	for name, request := range bad {
+		all[name] = anyRequest{request, true}
+	}
+	return all
+}
+
+func fillRequests(good, bad map[string][]byte) {
 	logs := plog.NewLogs()
-	all["nothing"] = marshal(logs)
+	good["nothing"] = marshal(logs)
 	scope := addLogs(logs, map[string]any{
 		"k8s.cluster.name": "not true", "k8s.node.name": "nor this", "service.name": "shop", "k8s.container.name": "c", "http": map[string]any{"method": "GET"}, "list": []any{1, "x"},
 		"k8s.container.restart_count": 0,
 	})
-	all["no records"] = marshal(logs)
+	good["no records"] = marshal(logs)
 	record := addRecord(scope, noon, "line")
 	record.Attributes().PutStr("log.iostream", "stdout")
-	all["a record"] = marshal(logs)
+	good["a record"] = marshal(logs)
 	record.SetTraceID(pcommon.TraceID{1})
 	record.SetSpanID(pcommon.SpanID{2})
 	record.SetSeverityNumber(plog.SeverityNumberError)
@@ -75,31 +107,36 @@ func requests() map[string][]byte {
 	scope.Scope().Attributes().PutInt("n", -1)
 	addRecord(scope, noon, "").Body().SetEmptyMap().PutStr("a", "b")
 	addRecord(addLogs(logs, nil), noon, "of another resource")
-	all["all there is"] = marshal(logs)
-	all["cut short"] = marshal(logs)[:100]
+	good["all there is"] = marshal(logs)
+	bad["cut short"] = marshal(logs)[:100]
 
 	field := func(number protowire.Number, messages ...[]byte) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), bytes.Join(messages, nil))
+	}
+	number := func(field protowire.Number) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, field, protowire.VarintType), 1)
 	}
 	text := func(number protowire.Number, text string) []byte { return field(number, []byte(text)) }
 	of := func(record ...[]byte) []byte { return field(1, field(2, field(2, record...))) }
 	body := func(text string) []byte { return field(5, field(1, []byte(text))) }
 	attribute := field(6, text(1, "a"), field(2, text(1, "b")))
-	all["records before their scope, before its resource"] = field(1, field(2, field(2, body("x")), field(1, text(1, "scope"))), field(1, field(1, text(1, "service.name"), field(2, text(1, "shop")))))
-	all["fields twice"] = field(1, field(1, field(1, text(1, "a"), field(2, text(1, "b")), field(2))), field(1, field(2)), field(2, field(1, text(1, "scope")), field(2, body("x"), body("y"), field(5)), field(1, text(2, "1"))))
-	all["a key and value twice"] = of(body("x"), field(6, text(1, "a"), text(1, "b"), field(2, text(1, "x")), field(2, protowire.AppendVarint(protowire.AppendTag(nil, 3, protowire.VarintType), 1))))
-	all["unknown fields"] = field(9, of(body("x")), of(body("x"), text(77, "y"), attribute))
-	all["logs of old"] = field(1, field(1000, field(2, body("x"))))
-	all["a trace id of 3 bytes"] = of(body("x"), text(9, "abc"))
-	all["a body that is a number"] = of(protowire.AppendVarint(protowire.AppendTag(nil, 5, protowire.VarintType), 1))
-	all["an attribute cut short"] = of(body("x"), field(6, attribute[:len(attribute)-1]))
-	all["an entity of a number"] = field(1, field(1, field(3, protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 1))))
-	all["a list with something in it that is none"] = of(field(5, field(5, field(1, []byte{0x0a, 0x7f}))))
-	all["a group"] = of([]byte{0x0b, 0x0c})
+	good["records before their scope, before its resource"] = field(1, field(2, field(2, body("x")), field(1, text(1, "scope"))), field(1, field(1, text(1, "service.name"), field(2, text(1, "shop")))))
+	pair := func(key, value string) []byte { return field(1, text(1, key), field(2, text(1, value))) }
+	good["fields twice"] = field(1, field(1, pair("a", "b")), field(1, pair("a", "c")),
+		field(2, field(1, text(1, "scope")), field(2, body("x"), body("y"), field(5)), field(1, text(2, "1"))))
+	good["two of a name"] = field(1, field(1, pair("service.name", "shop"), pair("service.name", "\xff")), field(2, field(2, body("x"))))
+	good["a key and value twice"] = of(body("x"), field(6, text(1, "a"), text(1, "b"), field(2, text(1, "x")), field(2, number(3)), field(2)))
+	good["unknown fields"] = field(9, of(body("x")), of(body("x"), text(77, "y"), attribute))
+	bad["logs of old"] = field(1, field(1000, field(2, body("x"))))
+	bad["a trace id of 3 bytes"] = of(body("x"), text(9, "abc"))
+	bad["a body that is a number"] = of(number(5))
+	bad["an attribute cut short"] = of(body("x"), field(6, attribute[:len(attribute)-1]))
+	bad["an entity of a number"] = field(1, field(1, field(3, number(1))))
+	bad["a list with something in it that is none"] = of(field(5, field(5, field(1, []byte{0x0a, 0x7f}))))
+	bad["a group"] = of([]byte{0x0b, 0x0c})
 	nested := text(1, "x")
 	for range 1100 {
 		nested = field(5, field(1, nested))
 	}
-	all["nested very deep"] = of(field(5, nested))
-	return all
+	bad["nested very deep"] = of(field(5, nested))
 }

@@ -30,11 +30,10 @@ type shape struct {
 }
 
 // known is an attribute of records of a shape whose name is known to be different
-// from each other one of the entry, with the pair it became the last time.
+// from each other one of the entry, with the pair that one of its messages became.
 type known struct {
 	attribute, name string
 	message, pair   []byte
-	repeats         bool // message and pair are those of the last time
 	pairs, bytes    int
 }
 
@@ -43,7 +42,7 @@ const (
 	// Shapes with more are made anew each time.
 	maxShapeAttributes = 64
 	maxShapeBytes      = 4 << 10
-	// maxRepeatedBytes is how long an attribute may be to be compared with the last.
+	// maxRepeatedBytes is how long an attribute may be to be kept for comparison.
 	maxRepeatedBytes = 64
 )
 
@@ -244,9 +243,9 @@ func (x *translation) learn(i int, attribute string) bool {
 	return true
 }
 
-// repeat takes the pair of an attribute if it is the same as the last time.
+// repeat takes the known pair if it is that of an attribute.
 func (k *known) repeat(o *own, message []byte) bool {
-	if !k.repeats || !bytes.Equal(k.message, message) {
+	if !bytes.Equal(k.message, message) {
 		return false
 	}
 	o.arena = append(o.arena, k.pair...)
@@ -257,7 +256,7 @@ func (k *known) repeat(o *own, message []byte) bool {
 
 // remember keeps the pair that stands in an arena from start on.
 func (k *known) remember(message []byte, o *own, start, pairs, bytes int) {
-	if k.repeats = len(message) <= maxRepeatedBytes; k.repeats {
+	if len(message) <= maxRepeatedBytes {
 		k.message = append(k.message[:0], message...)
 		k.pair = append(k.pair[:0], o.arena[start:]...)
 		k.pairs, k.bytes = o.pairs-pairs, o.bytes-bytes

@@ -279,6 +279,10 @@ func anyLogs(t *rapid.T) (plog.Logs, int) {
 			}
 			for range rapid.IntRange(0, 5).Draw(t, "records") {
 				records++
+				if n := scope.LogRecords().Len(); n > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 0 {
+					scope.LogRecords().At(n - 1).CopyTo(scope.LogRecords().AppendEmpty())
+					continue
+				}
 				anyRecord(t, addRecord(scope, noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms"))*time.Millisecond), "line"), put, value)
 			}
 		}
