@@ -66,6 +66,9 @@ func ReadValue(message []byte) (v Value, err error) {
 		case 7:
 			r.Bytes()
 			v = Value{Type: pcommon.ValueTypeBytes, whole: message}
+		case 8: // a place in a dictionary, which only profiles have
+			r.Varint()
+			v = Value{}
 		}
 	}
 	return v, r.Err()
