@@ -128,6 +128,7 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 		c.nc.Close()
 		return fmt.Errorf("JetStream: %w", err)
 	}
+	c.goDirect(host)
 	c.share()
 	if err := c.telemetry.observe(c); err != nil {
 		c.nc.Close()

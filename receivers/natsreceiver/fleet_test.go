@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
@@ -37,12 +38,14 @@ type destinationOf struct {
 	to    *backend
 	set   func(*Config)
 	tel   *componenttest.Telemetry
+	// direct: the backend is an exporter with nothing between, which takes requests.
+	direct bool
 }
 
 // startRelay starts a relay. Its stop is that of an orderly shutdown.
 func startRelay(t *testing.T, url string, destinations ...destinationOf) *relay {
 	t.Helper()
-	factory := NewFactory()
+	factory, host := NewFactory(), exportersHost{componenttest.NewNopHost(), make(map[component.ID]component.Component)}
 	var receivers []receiver.Logs
 	for _, d := range destinations {
 		config := defaultConfig()
@@ -57,6 +60,11 @@ func startRelay(t *testing.T, url string, destinations ...destinationOf) *relay 
 		}
 		if d.set != nil {
 			d.set(config)
+		}
+		if d.direct {
+			id := component.NewIDWithName(component.MustNewType("loki"), config.Destination)
+			host.exporters[id] = directBackend{backend: d.to}
+			config.Direct = direct.Exporters{"logs": id}
 		}
 		set := receivertest.NewNopSettings(Type)
 		set.ID = component.NewIDWithName(Type, config.Destination)
@@ -76,7 +84,7 @@ func startRelay(t *testing.T, url string, destinations ...destinationOf) *relay 
 		receivers = append(receivers, r)
 	}
 	for _, r := range receivers {
-		if err := r.Start(t.Context(), componenttest.NewNopHost()); err != nil {
+		if err := r.Start(t.Context(), host); err != nil {
 			t.Fatal(err)
 		}
 	}

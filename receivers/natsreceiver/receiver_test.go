@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
@@ -540,8 +541,8 @@ func TestOnlyARefusalByAllIsPermanent(t *testing.T) {
 func TestAPartOfOneExporterSaysNothingOfWhatAnotherRefuses(t *testing.T) {
 	failed := plog.NewLogs()
 	resource := failed.ResourceLogs().AppendEmpty().Resource().Attributes()
-	resource.PutStr(clusterAttribute, store1.Cluster)
-	resource.PutStr(nodeAttribute, store1.Node)
+	resource.PutStr(direct.ClusterAttribute, store1.Cluster)
+	resource.PutStr(direct.NodeAttribute, store1.Node)
 	part := consumererror.NewLogs(errors.New("429"), failed)
 	arrivals := []*arrival{{key: custody.Key{Origin: store1}}, {key: custody.Key{Origin: hub.Origin{Cluster: "store-0002", Node: "a"}}}}
 	if result := judgeError(part, arrivals); len(result.failed) != 1 || result.permanent {

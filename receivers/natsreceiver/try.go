@@ -144,7 +144,7 @@ type attempt struct {
 func (w *worker) attempt(ctx context.Context, arrivals []*arrival) (result attempt) {
 	memory := int64(0)
 	for _, a := range arrivals {
-		memory += decodedBytes(a)
+		memory += w.decodedBytes(a)
 	}
 	taken, err := w.decoded.take(ctx, memory)
 	if err != nil {
@@ -158,7 +158,7 @@ func (w *worker) attempt(ctx context.Context, arrivals []*arrival) (result attem
 		stop := context.AfterFunc(p.lost, cancel)
 		defer stop()
 	}
-	at, err := w.deliver(delivering, arrivals)
+	at, err := w.sink.deliver(delivering, arrivals)
 	if at >= 0 {
 		return attempt{at: at, undecodable: err}
 	}

@@ -53,7 +53,7 @@ func (b *batch) add(a *arrival) {
 	b.arrivals = append(b.arrivals, a)
 	b.items += int(a.header.Items)
 	b.bytes += int64(len(a.payload))
-	b.memory += decodedBytes(a)
+	b.memory += a.out.decodedBytes(a)
 }
 
 // fullAt says whether a batch has reached the limits of a delivery, times n.
