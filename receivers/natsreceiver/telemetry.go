@@ -258,6 +258,8 @@ func (t *telemetry) rejected(a *arrival, reason error) {
 	switch {
 	case errors.As(reason, &origin):
 		kind = "origin"
+	case errors.Is(reason, errOversize):
+		kind = "oversize"
 	case a.poison != nil:
 		kind = "damaged"
 	case errors.Is(reason, frame.ErrCorrupt), errors.Is(reason, frame.ErrVersion), errors.Is(reason, frame.ErrCodec), errors.Is(reason, errNoRequest):
