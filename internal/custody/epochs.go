@@ -63,6 +63,18 @@ func (e *Epochs) Use(id Spool, at, now time.Time) (other hub.Origin, conflict bo
 	return other, false
 }
 
+// Of returns the other origin that uses a spool's epoch at present, if one does. It
+// notes nothing: what is sent again by an operator says nothing of who is active.
+func (e *Epochs) Of(id Spool, now time.Time) (other hub.Origin, conflict bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	user, ok := e.users[id.Epoch]
+	if !ok || user.origin == id.Origin || now.Sub(user.last) > ConflictSilence {
+		return other, false
+	}
+	return user.origin, true
+}
+
 // Fresh says whether an origin's use of an epoch was noted a moment ago, so that it
 // need not be again.
 func (e *Epochs) Fresh(id Spool, now time.Time) bool {

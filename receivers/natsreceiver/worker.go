@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,6 +39,7 @@ type worker struct {
 	*outlet
 	in      *queue
 	parking *parking
+	noticed atomic.Int64 // when tellReplay last said something, Unix nanoseconds
 }
 
 // batch is what goes to the exporters as one piece: arrivals that the ledgers have
@@ -149,12 +151,24 @@ func (w *worker) take(a *arrival, b *batch) {
 
 // takeReplay judges a frame that an operator sends again from the rejected stream.
 // It moves no lane on, and the edge is not asked for it.
+//
+// An edge may set the header, too: it comes on the edge's own subject. A frame that the
+// ledger knows as refused has passed the check of its origin; any other has to pass it
+// now, and that it is delivered outside of its lane's numbers is counted and said.
 func (w *worker) takeReplay(a *arrival, b *batch) {
-	verdict := custody.Duplicate
-	if a.replay == w.destination.name {
-		verdict = a.share.ledger.Replay(a.key, a.header.Number)
+	if a.replay != w.destination.name {
+		w.telemetry.duplicate(w.outlet)
+		a.drop()
+		return
 	}
-	switch verdict {
+	refused := a.share.ledger.Refused(a.key, a.header.Number)
+	if other, conflict := w.epochs.Of(a.key.Spool(), time.Now()); conflict && !refused {
+		a.replay = "" // it is rejected as any other, and counted
+		a.poison = &originError{a.key, other}
+		w.poisoned(a, a.poison)
+		return
+	}
+	switch a.share.ledger.Replay(a.key, a.header.Number) {
 	case custody.Duplicate:
 		w.telemetry.duplicate(w.outlet)
 		a.drop()
@@ -163,7 +177,27 @@ func (w *worker) takeReplay(a *arrival, b *batch) {
 	default:
 		a.taken = true
 		b.add(a)
+		w.telemetry.replayed(w.outlet, refused)
+		if !refused {
+			w.tellReplay(a)
+		}
 	}
+}
+
+// replayNotice is the least time between two notices of frames that are sent again and
+// were not refused.
+const replayNotice = 10 * time.Minute
+
+// tellReplay says that something is delivered outside of the numbers that no ledger
+// knows as refused.
+func (w *worker) tellReplay(a *arrival) {
+	now, last := time.Now().UnixNano(), w.noticed.Load()
+	if now-last < int64(replayNotice) || !w.noticed.CompareAndSwap(last, now) {
+		return
+	}
+	w.log.Warn("a frame that is marked as sent again from the stream "+hub.RejectedStream+" is not known as refused; it is delivered, whatever its number: "+
+		"if no operator sent it, the edge itself marks its frames so (longhaul_relay_frames_replayed_total counts them)",
+		zap.Stringer("origin", a.key.Origin), zap.Stringer("epoch", a.key.Epoch), zap.Stringer("lane", a.key.Lane), zap.Uint64("number", a.header.Number))
 }
 
 // originError is a frame with the epoch of a spool that is active under another name.
