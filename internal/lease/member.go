@@ -93,6 +93,7 @@ type Member struct {
 	// Of the heartbeat alone.
 	census   census
 	beatSeq  uint64
+	failures int // heartbeats that failed, in a row
 	previous *view
 	lossAt   time.Duration // of the clock, when the bucket was found to be a new one; 0: never
 
