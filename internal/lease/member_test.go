@@ -146,6 +146,38 @@ func TestHeartbeatsThatFailAreSaidOnceAndSoIsTheirEnd(t *testing.T) {
 	require.Equal(t, 1, said(zap.InfoLevel), "ends")
 }
 
+func TestRelaysWithDifferentStreamsDoNotChangeThemByTurns(t *testing.T) {
+	h := startHub(t)
+	js := h.connect()
+	size := func() int64 {
+		stream, err := js.Stream(t.Context(), hub.StreamName(frame.Logs))
+		require.NoError(t, err)
+		return stream.CachedInfo().Config.MaxBytes
+	}
+	small, large := h.settings(2), h.settings(2)
+	large.Streams.MaxBytes *= 2
+	logs, seen := observer.New(zap.WarnLevel)
+	a := h.relayLogging("a", small, nil, zap.New(logs))
+	shared(t, 2, a)
+	begun := size()
+	b := h.relay("b", large, nil)
+	shared(t, 2, a, b)
+	require.Equal(t, 2*begun, size(), "who starts last sets them")
+	said := func() int { return seen.FilterMessageSnippet("streams::max_bytes").Len() }
+	until(t, "the other says that it differs", func() bool { a.pokeKeeper(); return said() > 0 })
+	for range 20 { // an absence can only be waited for
+		a.pokeKeeper()
+		b.pokeKeeper()
+		require.Equal(t, 2*begun, size())
+		time.Sleep(keepPause / 10)
+	}
+	require.Equal(t, 1, said(), "it says so once")
+	a.end()
+	shared(t, 2, b)
+	shared(t, 2, h.relay("a", small, nil), b)
+	require.Equal(t, begun, size(), "who starts last sets them")
+}
+
 func TestThePartitionCountChangesWithFramesInFlight(t *testing.T) {
 	h := startHub(t)
 	b := newBackend()

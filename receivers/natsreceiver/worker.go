@@ -334,7 +334,9 @@ func (w *worker) reject(a *arrival, reason error) bool {
 			return nil // cannot be kept; it has been counted and logged
 		case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 			// The hub has lost the stream, or it has no leader for a moment.
-			return errors.Join(err, hub.EnsureRejected(ctx, w.js, w.core.config.Streams))
+			streams := w.core.config.Streams
+			streams.Leave = true
+			return errors.Join(err, hub.EnsureRejected(ctx, w.js, streams))
 		}
 		return err
 	})
