@@ -166,14 +166,14 @@ func (b *batcher) seal(full *batch) {
 	b.sealed <- full
 }
 
-// encode appends the frames of p. One too large for the hub, or for a relay to decode,
-// is split. The first payload is written into buffer.
+// encode appends the frames of p. One too large for the hub, a relay or a backend is
+// split. The first payload is written into buffer.
 func (b *batcher) encode(frames []encoded, buffer []byte, p part) ([]encoded, error) {
 	header := frame.Header{
 		Codec: b.codec.ID(), Signal: b.signal, Class: frame.Live, Items: uint32(p.items),
 		First: p.times.first, Last: p.times.last, Uncompressed: uint32(len(p.otlp)),
 	}
-	if len(p.otlp) <= frame.MaxRequest {
+	if len(p.otlp) <= int(maxBatchBytes) || p.items <= 1 && len(p.otlp) <= frame.MaxRequest {
 		payload, err := b.codec.Encode(buffer[:0], p.otlp)
 		if err != nil {
 			return frames, fmt.Errorf("encode %d %s items: %w", p.items, b.signal, err)
