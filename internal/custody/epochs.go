@@ -9,7 +9,7 @@ import (
 )
 
 // epochsSwept is how often epochs that nobody uses any more are looked for.
-const epochsSwept = 10 * time.Minute
+const epochsSwept = ConflictSilence
 
 // Epochs notices frames and hellos that come under one origin with the epoch of
 // another: an epoch is random and belongs to one spool, so one of the two is not

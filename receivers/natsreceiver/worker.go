@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -39,7 +38,6 @@ type worker struct {
 	*outlet
 	in      *queue
 	parking *parking
-	noticed atomic.Int64 // when tellReplay last said something, Unix nanoseconds
 }
 
 // batch is what goes to the exporters as one piece: arrivals that the ledgers have
@@ -184,15 +182,10 @@ func (w *worker) takeReplay(a *arrival, b *batch) {
 	}
 }
 
-// replayNotice is the least time between two notices of frames that are sent again and
-// were not refused.
-const replayNotice = 10 * time.Minute
-
 // tellReplay says that something is delivered outside of the numbers that no ledger
 // knows as refused.
 func (w *worker) tellReplay(a *arrival) {
-	now, last := time.Now().UnixNano(), w.noticed.Load()
-	if now-last < int64(replayNotice) || !w.noticed.CompareAndSwap(last, now) {
+	if !w.notices.replays.due() {
 		return
 	}
 	w.log.Warn("a frame that is marked as sent again from the stream "+hub.RejectedStream+" is not known as refused; it is delivered, whatever its number: "+
