@@ -62,6 +62,7 @@ type core struct {
 	handled atomic.Int64 // frames in hands
 
 	connects atomic.Int64 // how often the hub was reached
+	notices  notices
 
 	delivering  context.Context // of the exporters: ends deliverGrace after reading
 	stopDeliver context.CancelFunc

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receivertest"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longhaul/longhaul/internal/custody"
@@ -40,6 +41,7 @@ type destinationOf struct {
 	tel   *componenttest.Telemetry
 	// direct: the backend is an exporter with nothing between, which takes requests.
 	direct bool
+	log    *zap.Logger // the test's, if nil
 }
 
 // startRelay starts a relay. Its stop is that of an orderly shutdown.
@@ -72,6 +74,9 @@ func startRelay(t *testing.T, url string, destinations ...destinationOf) *relay 
 		if d.tel != nil {
 			set.TelemetrySettings = d.tel.NewTelemetrySettings()
 			set.Logger = zaptest.NewLogger(t)
+		}
+		if d.log != nil {
+			set.Logger = d.log
 		}
 		next, err := consumer.NewLogs(d.to.consume)
 		if err != nil {

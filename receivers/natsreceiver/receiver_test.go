@@ -209,6 +209,11 @@ func encodeOf(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64
 	if lane != 1 {
 		text = fmt.Sprint("lane ", lane, " ", text)
 	}
+	return encodeText(t, epoch, lane, number, floor, text)
+}
+
+func encodeText(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64, text string) []byte {
+	t.Helper()
 	ld := plog.NewLogs()
 	ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetStr(text)
 	otlp, err := (&plog.ProtoMarshaler{}).MarshalLogs(ld)
