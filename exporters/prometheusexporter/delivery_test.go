@@ -279,7 +279,7 @@ func TestARepeatedCallDoesNotSendAgainWhatWasTaken(t *testing.T) {
 			taken += in.samples
 		}
 	})
-	exp := start(t, server.URL, func(cfg *Config) { quick(cfg); cfg.MaxRequestSize = 64 << 10 })
+	exp := start(t, server.URL, func(cfg *Config) { quick(cfg); cfg.MaxRequestSize = 32 << 10 })
 	md := gaugesOf(3000)
 	points := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
 	unspecified := points.AppendEmpty()

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/longhaul/longhaul/internal/direct"
 )
 
 // taker is a server of remote write 2.0 that takes everything, in place of the
@@ -100,11 +102,25 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
+// BenchmarkConsumeScrapes is the way through pdata, whose objects are there already.
 func BenchmarkConsumeScrapes(b *testing.B) {
 	md := fleetScrapes(b, 10)
+	benchmark(b, func(exp running) error { return exp.ConsumeMetrics(context.Background(), md) })
+}
+
+// BenchmarkConsumeFrames is the direct way: the same scrapes, as the requests that
+// frames bring.
+func BenchmarkConsumeFrames(b *testing.B) {
+	pieces := piecesOf(b, fleetScrapes(b, 10))
+	benchmark(b, func(exp running) error {
+		return exp.Metrics.(direct.Consumer).ConsumeOTLP(context.Background(), pieces)
+	})
+}
+
+func benchmark(b *testing.B, consume func(running) error) {
 	sink := &taker{}
 	exp := startQuiet(b, sink, nil)
-	require.NoError(b, exp.ConsumeMetrics(context.Background(), md))
+	require.NoError(b, consume(exp))
 	samples := 0
 	for _, n := range exp.counter(b, "longhaul_prometheus_samples_sent") {
 		samples += int(n)
@@ -114,7 +130,7 @@ func BenchmarkConsumeScrapes(b *testing.B) {
 	b.ResetTimer()
 	began := cpuTime(b)
 	for b.Loop() {
-		if err := exp.ConsumeMetrics(context.Background(), md); err != nil {
+		if err := consume(exp); err != nil {
 			b.Fatal(err)
 		}
 	}
