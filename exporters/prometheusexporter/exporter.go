@@ -158,7 +158,7 @@ func (e *prometheusExporter) ConsumeMetrics(ctx context.Context, md pmetric.Metr
 		return err
 	}
 	failed, err := result(parts)
-	if err == nil || len(failed) == len(parts) {
+	if len(failed) == 0 || len(failed) == len(parts) {
 		return err
 	}
 	rest := pmetric.NewMetrics()
@@ -187,9 +187,9 @@ func (e *prometheusExporter) ConsumeOTLP(ctx context.Context, pieces []direct.Pi
 		return err
 	}
 	failed, err := result(parts)
-	if err == nil {
+	if len(failed) == 0 {
 		e.forget(parts)
-		return nil
+		return err
 	}
 	if len(failed) == len(parts) {
 		return err

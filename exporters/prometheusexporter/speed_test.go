@@ -13,8 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/pdata/pmetric"
-
-	"github.com/longhaul/longhaul/internal/direct"
 )
 
 // taker is a server of remote write 2.0 that takes everything, in place of the
@@ -108,13 +106,10 @@ func BenchmarkConsumeScrapes(b *testing.B) {
 	benchmark(b, func(exp running) error { return exp.ConsumeMetrics(context.Background(), md) })
 }
 
-// BenchmarkConsumeFrames is the direct way: the same scrapes, as the requests that
-// frames bring.
+// BenchmarkConsumeFrames is the direct way, with a delivery of frames of 40 nodes.
 func BenchmarkConsumeFrames(b *testing.B) {
-	pieces := piecesOf(b, fleetScrapes(b, 10))
-	benchmark(b, func(exp running) error {
-		return exp.Metrics.(direct.Consumer).ConsumeOTLP(context.Background(), pieces)
-	})
+	pieces := fleetPieces(b, 40)
+	benchmark(b, func(exp running) error { return exp.consumeOTLP(context.Background(), pieces) })
 }
 
 func benchmark(b *testing.B, consume func(running) error) {
