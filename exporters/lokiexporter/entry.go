@@ -53,6 +53,8 @@ func (e *entry) framed() int { return sizeOfField(int(e.size)) }
 // shared is the metadata of a resource and scope.
 type shared struct {
 	encoded []byte // part of an arena
+	number  int32  // of the resource in the call: each ResourceLogs is one of its own
+	read    bool   // the scope is readScope
 	// What they are made from, and once somebody has asked: what knows them by their
 	// content.
 	origin          *direct.Piece
@@ -195,7 +197,8 @@ func (b *batch) group() {
 
 // markRepetitions numbers entries that are equal in time, line and metadata.
 // Loki stores such entries once, but a program that says something twice in the
-// same instant said it twice.
+// same instant said it twice. Lines of one container that come in several resources
+// were read at several times: those that are equal are one line, read again.
 func (b *batch) markRepetitions(s *stream) {
 	order := b.of(s)
 	for start := 0; start < len(order); {
@@ -260,9 +263,15 @@ func (b *batch) markMany(order []int32) int {
 	return added
 }
 
-// same says whether two entries of one instant are equal.
+// same says whether of two entries of one instant one repeats the other.
 func (b *batch) same(x, y *entry) bool {
-	return x.line == y.line && b.sameMetadata(x, y)
+	return x.line == y.line && !b.readAgain(x, y) && b.sameMetadata(x, y)
+}
+
+// readAgain says whether a line would be the other one, read another time.
+func (b *batch) readAgain(x, y *entry) bool {
+	first, second := &b.shared[x.shared], &b.shared[y.shared]
+	return first.read && first.number != second.number
 }
 
 func (b *batch) sameMetadata(x, y *entry) bool {

@@ -27,6 +27,10 @@ const (
 	// laneAttribute is what the relay says to its exporters about a resource; it
 	// is no part of the data.
 	laneAttribute = direct.LaneAttribute
+
+	// readScope is the scope of lines that were read from the logs of containers.
+	// After a kill of the collector some are read again.
+	readScope = "github.com/longhaul/longhaul/receivers/containerlogsreceiver"
 )
 
 // metadataNames gives attributes the names Loki accepts, by Loki's own rule: it
@@ -97,9 +101,9 @@ const (
 	nameScopeVer = "scope_version"
 )
 
-// record adds what belongs to the record itself. ownMetadata does the same
-// without this type, where nothing is unusual.
-func (m *metadata) record(record *record, attributes []otlpwire.Attribute) {
+// record adds what belongs to the record itself; read says that it is a line of
+// readScope. ownMetadata does the same without this type, where nothing is unusual.
+func (m *metadata) record(record *record, attributes []otlpwire.Attribute, read bool) {
 	m.add(nameTraceID, hex.EncodeToString(record.trace))
 	m.add(nameSpanID, hex.EncodeToString(record.span))
 	if n := record.number; n != plog.SeverityNumberUnspecified {
@@ -107,7 +111,7 @@ func (m *metadata) record(record *record, attributes []otlpwire.Attribute) {
 	}
 	m.add(nameSeverity, record.severity)
 	m.add(nameEvent, record.event)
-	if record.hasObserved() {
+	if !read && record.hasObserved() {
 		m.add(nameObserved, strconv.FormatUint(record.observed, 10))
 	}
 	if record.flags != 0 {

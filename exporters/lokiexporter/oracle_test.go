@@ -108,7 +108,7 @@ func (o oracle) metadata(resource pcommon.Resource, scope pcommon.Instrumentatio
 	}
 	m.add("severity_text", record.SeverityText())
 	m.add("event_name", record.EventName())
-	if seen := record.ObservedTimestamp(); seen != 0 && record.Timestamp() != 0 && seen != record.Timestamp() {
+	if seen := record.ObservedTimestamp(); scope.Name() != readScope && seen != 0 && record.Timestamp() != 0 && seen != record.Timestamp() {
 		m.add("observed_timestamp", strconv.FormatUint(uint64(seen), 10))
 	}
 	if flags := record.Flags(); flags != 0 {

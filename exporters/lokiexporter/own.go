@@ -28,7 +28,7 @@ func (x *translation) ownMetadata(record *record) bool {
 	}
 	x.severity.add(&o, record)
 	addOwn(&o, nameEvent, record.event)
-	if record.hasObserved() {
+	if !x.scope.isRead && record.hasObserved() {
 		o.observed(record.observed)
 	}
 	if record.flags != 0 {

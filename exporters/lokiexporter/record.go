@@ -97,7 +97,9 @@ func (d *record) readAttributes() ([]otlpwire.Attribute, error) {
 	return d.parsedAttributes, nil
 }
 
-// hasObserved says whether when a record was observed is worth telling.
+// hasObserved says whether when a record was observed is worth telling. It never is
+// of a line that was read: it says when, and read again the line is to be an equal
+// entry, which Loki stores once.
 func (d *record) hasObserved() bool {
 	return d.observed != 0 && d.time != 0 && d.observed != d.time
 }

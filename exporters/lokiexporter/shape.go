@@ -173,7 +173,10 @@ func (x *translation) addShared() {
 		x.allShared()
 	}
 	x.shared = int32(len(b.shared))
-	b.shared = append(b.shared, shared{encoded: b.arena[start:len(b.arena):len(b.arena)], origin: x.origin, resource: x.resource, scope: x.scope.message})
+	b.shared = append(b.shared, shared{
+		encoded: b.arena[start:len(b.arena):len(b.arena)], number: x.number, read: x.scope.isRead,
+		origin: x.origin, resource: x.resource, scope: x.scope.message,
+	})
 }
 
 // sharedMetadata is the short way. It returns false where names collide, values are to

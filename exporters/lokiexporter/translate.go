@@ -62,6 +62,7 @@ type translation struct {
 
 	// The resource in hand.
 	share      *share
+	number     int32 // in the call
 	part       int32
 	origin     *direct.Piece
 	resource   []byte
@@ -116,7 +117,7 @@ func (t *translator) translate(inputs []input, open func(tenant string) *share) 
 func (x *translation) forget() {
 	x.open, x.shares, x.share, x.lastName = nil, nil, nil, ""
 	clear(x.byTenant)
-	x.origin, x.resource = nil, nil
+	x.number, x.origin, x.resource = 0, nil, nil
 	clear(x.attributes[:cap(x.attributes)])
 	clear(x.values[:cap(x.values)])
 	x.scope.forget()
@@ -184,6 +185,7 @@ func (x *translation) addResource(part int32, origin *direct.Piece, message []by
 
 // begin takes a resource in hand.
 func (x *translation) begin(part int32, origin *direct.Piece, resource []byte) (err error) {
+	x.number++
 	x.part, x.origin, x.resource = part, origin, resource
 	x.attributes, err = origin.Attributes(x.attributes[:0], resource)
 	if err != nil {
@@ -263,6 +265,7 @@ type scope struct {
 	message       []byte
 	name, version string
 	attributes    []otlpwire.Attribute
+	isRead        bool // it is readScope
 }
 
 func (s *scope) read(message []byte) error {
@@ -284,6 +287,7 @@ func (s *scope) read(message []byte) error {
 			r.Varint()
 		}
 	}
+	s.isRead = s.name == readScope
 	return r.Err()
 }
 
@@ -343,7 +347,7 @@ func (x *translation) allMetadata(record *record) (cut bool, err error) {
 	}
 	m := &x.metadata
 	m.reset()
-	m.record(record, attributes)
+	m.record(record, attributes, x.scope.isRead)
 	m.resource(x.attributes)
 	m.scope(&x.scope)
 	x.share.batch.arena = m.appendTo(x.share.batch.arena)

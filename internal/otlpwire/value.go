@@ -43,7 +43,7 @@ func ReadAttribute(message []byte) (a Attribute, err error) {
 		case 2:
 			value = Join(value, r.Bytes())
 		case 3:
-			r.Varint() // the key's place in a dictionary, which logs, metrics and traces do not have
+			r.Varint() // the key's place in a dictionary, which only profiles have
 		}
 	}
 	if r.Err() != nil {
@@ -110,8 +110,8 @@ func readValue(message []byte, depth int) (v Value, err error) {
 		case 7:
 			r.Bytes()
 			v = Value{Type: pcommon.ValueTypeBytes, whole: message}
-		case 8:
-			r.Varint() // a string's place in a dictionary, which logs, metrics and traces do not have
+		case 8: // a place in a dictionary, which only profiles have
+			r.Varint()
 			v = Value{}
 		}
 		if err != nil {
