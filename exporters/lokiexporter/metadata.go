@@ -135,6 +135,9 @@ func (m *metadata) scope(scope *scope) {
 // selector to a filter.
 func (m *metadata) resource(attributes []otlpwire.Attribute) {
 	for i := range attributes {
+		if m.full() {
+			return
+		}
 		name, value := attributes[i].Key, &attributes[i].Value
 		if name == laneAttribute {
 			continue
@@ -159,6 +162,9 @@ func (m *metadata) resource(attributes []otlpwire.Attribute) {
 // becomes http_method="GET". Lists stay together as JSON.
 func (m *metadata) attributes(attributes []otlpwire.Attribute) {
 	for i := range attributes {
+		if m.full() {
+			return
+		}
 		name, value := attributes[i].Key, &attributes[i].Value
 		if isMap(value) {
 			m.nested(name, value)
@@ -176,6 +182,9 @@ func (m *metadata) nested(name string, value *otlpwire.Value) {
 
 func (m *metadata) flatten(prefix string, attributes pcommon.Map) {
 	for name, value := range attributes.All() {
+		if m.full() {
+			return
+		}
 		name = prefix + name
 		if value.Type() == pcommon.ValueTypeMap {
 			m.flatten(name+".", value.Map())
@@ -219,6 +228,9 @@ func (m *metadata) add(name, value string) {
 	m.bytes += len(unique) + len(value)
 	m.pairs = append(m.pairs, pair{unique, value})
 }
+
+// full says that nothing that could come makes a difference.
+func (m *metadata) full() bool { return m.cut && len(m.pairs) >= maxMetadataEntries-1 }
 
 func (m *metadata) find(name string) (string, bool) {
 	for i := range m.pairs {

@@ -105,7 +105,17 @@ func (d *record) hasObserved() bool {
 }
 
 func (d *record) forget() {
-	clear(d.attributes[:cap(d.attributes)])
-	clear(d.parsedAttributes[:cap(d.parsedAttributes)])
-	*d = record{attributes: d.attributes[:0], parsedAttributes: d.parsedAttributes[:0]}
+	*d = record{attributes: emptied(d.attributes), parsedAttributes: emptied(d.parsedAttributes)}
+}
+
+// keptAttributes is of how many attributes the memory is used again.
+const keptAttributes = 1000
+
+// emptied is a list's memory for the next one, unless there is very much of it.
+func emptied[T any](list []T) []T {
+	if cap(list) > keptAttributes {
+		return nil
+	}
+	clear(list[:cap(list)])
+	return list[:0]
 }

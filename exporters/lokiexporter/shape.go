@@ -39,7 +39,8 @@ type known struct {
 
 const (
 	shapeSlots = 64
-	// Shapes with more are made anew each time.
+	// Shapes with more are made anew each time; those with more attributes than an
+	// entry has room for are not settled.
 	maxShapeAttributes = 64
 	maxShapeBytes      = 4 << 10
 	// maxRepeatedBytes is how long an attribute may be to be kept for comparison.
@@ -101,6 +102,10 @@ func (x *translation) newShape(attributes []otlpwire.Attribute, demoted labelSet
 	s.taken.add(repetitionName)
 	s.taken.add(nameScope)
 	s.taken.add(nameScopeVer)
+	if len(attributes) > maxMetadataEntries {
+		s.different = false
+		return s
+	}
 	for i := range attributes {
 		key := strings.Clone(attributes[i].Key)
 		name := x.nameOf(key, demoted)
@@ -231,6 +236,9 @@ func (x *translation) allShared() {
 
 // learn takes an attribute as the i-th of the shape's records, if its name is free.
 func (x *translation) learn(i int, attribute string) bool {
+	if i >= maxMetadataEntries || len(attribute) > maxKnownName {
+		return false
+	}
 	s := x.shape
 	s.records = s.records[:i]
 	name := x.names.of(attribute)

@@ -113,20 +113,25 @@ func (t *translator) translate(inputs []input, open func(tenant string) *share) 
 	return x.shares, nil
 }
 
-// forget drops what belongs to a call.
+// keptText bounds what is used again for a text, in bytes.
+const keptText = 64 << 10
+
+// forget drops what belongs to a call, and what it has made very large.
 func (x *translation) forget() {
 	x.open, x.shares, x.share, x.lastName = nil, nil, nil, ""
 	clear(x.byTenant)
 	x.number, x.origin, x.resource = 0, nil, nil
-	clear(x.attributes[:cap(x.attributes)])
-	clear(x.values[:cap(x.values)])
+	x.attributes, x.values = emptied(x.attributes), emptied(x.values)
 	x.scope.forget()
 	x.record.forget()
 	x.metadata.reset()
 	x.odd = shape{}
 	x.shape = nil
-	if cap(x.text) > 64<<10 {
+	if cap(x.text) > keptText {
 		x.text = nil
+	}
+	if cap(x.severity.encoded) > keptText {
+		x.severity = severity{}
 	}
 }
 
@@ -292,8 +297,7 @@ func (s *scope) read(message []byte) error {
 }
 
 func (s *scope) forget() {
-	clear(s.attributes[:cap(s.attributes)])
-	*s = scope{attributes: s.attributes[:0]}
+	*s = scope{attributes: emptied(s.attributes)}
 }
 
 // add adds the entry of a LogRecord message.

@@ -272,6 +272,27 @@ func TestOversizeMetadataIsCutFromItsEnd(t *testing.T) {
 	require.Equal(t, cuts{metadata: 1}, cut)
 }
 
+// A program that makes names up must not keep a relay busy: what can have no effect is
+// not looked at for each record.
+func TestAHundredThousandAttributesAreCutLikeTwoHundred(t *testing.T) {
+	for _, w := range ways {
+		logs := plog.NewLogs()
+		attributes := map[string]any{"service.name": "shop"}
+		for i := range 100_000 {
+			attributes[fmt.Sprint("made.up.", i)] = i
+		}
+		scope := addLogs(logs, attributes)
+		for i := range 500 {
+			addRecord(scope, noon.Add(time.Duration(i)), "line")
+		}
+		streams, cut := w.translate(t, logs)
+		require.Equal(t, cuts{metadata: 500}, cut)
+		require.Len(t, streams[0].entries, 500)
+		require.Len(t, streams[0].entries[0].StructuredMetadata, 127)
+		require.Equal(t, `{service_name="shop"}`, streams[0].labels)
+	}
+}
+
 // requireLokiAccepts applies the checks of Loki's distributor.
 func requireLokiAccepts(t require.TestingT, entry push.Entry) {
 	require.LessOrEqual(t, len(entry.StructuredMetadata), maxMetadataEntries)
