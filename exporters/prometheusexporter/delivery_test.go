@@ -125,7 +125,7 @@ func (r running) sent(t *testing.T) int64 {
 	return r.counter(t, "longhaul_prometheus_samples_sent")[""]
 }
 
-func (r running) rejected(t *testing.T) map[string]int64 {
+func (r running) rejected(t fataler) map[string]int64 {
 	return r.counter(t, "longhaul_prometheus_samples_rejected")
 }
 
@@ -280,7 +280,7 @@ func TestARepeatedCallDoesNotSendAgainWhatWasTaken(t *testing.T) {
 		}
 	})
 	exp := start(t, server.URL, func(cfg *Config) { quick(cfg); cfg.MaxRequestSize = 64 << 10 })
-	md := gaugesOf(3000)
+	md := gaugesOf(6000)
 	points := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
 	unspecified := points.AppendEmpty()
 	unspecified.SetName("unspecified")
@@ -295,12 +295,12 @@ func TestARepeatedCallDoesNotSendAgainWhatWasTaken(t *testing.T) {
 	}
 	down = false
 	require.NoError(t, repeat())
-	require.Equal(t, 3000, taken)
-	require.Equal(t, int64(2999), exp.sent(t))
+	require.Equal(t, 6000, taken)
+	require.Equal(t, int64(5999), exp.sent(t))
 	require.Equal(t, map[string]int64{"too_old": 1, "unspecified_temporality": 1}, exp.rejected(t))
 
 	require.NoError(t, repeat())
-	require.Equal(t, 6000, taken, "a new call with the same content is sent")
+	require.Equal(t, 12000, taken, "a new call with the same content is sent")
 }
 
 func TestEverythingAMetricHasIsWritten(t *testing.T) {

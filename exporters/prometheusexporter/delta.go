@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
 )
 
 // Prometheus knows counters only, so points of delta temporality are added up to
@@ -366,42 +365,50 @@ func (t *accumulation) next() uint64 {
 	return t.turn
 }
 
-var deltaSeed = maphash.MakeSeed()
+var deltaSeed, otherSeed = maphash.MakeSeed(), maphash.MakeSeed()
 
 func (t *translation) keyOf(s *series, kind byte) deltaKey {
-	var h maphash.Hash
-	h.SetSeed(deltaSeed)
-	_ = h.WriteByte(kind)
+	var a, b maphash.Hash
+	a.SetSeed(deltaSeed)
+	b.SetSeed(otherSeed)
+	_ = a.WriteByte(kind)
 	for _, l := range s.labels {
-		_, _ = h.WriteString(t.symbols.texts[l.name])
-		_ = h.WriteByte(0)
-		_, _ = h.WriteString(t.symbols.texts[l.value])
-		_ = h.WriteByte(0)
+		for _, text := range [2]string{t.texts[l.name], t.texts[l.value]} {
+			_, _ = a.WriteString(text)
+			_ = a.WriteByte(0)
+			_, _ = b.WriteString(text)
+			_ = b.WriteByte(0)
+		}
 	}
-	return deltaKey{contentOf(s.labels, t.symbols.texts), h.Sum64()}
+	return deltaKey{b.Sum64(), a.Sum64()}
 }
 
 // deltaKeys returns the groups of the resources that have delta temporality.
-func (t *translation) deltaKeys(resources []pmetric.ResourceMetrics) []uint64 {
+func deltaKeys(resourceLabels []resourceLabel, p *part) ([]uint64, error) {
 	var keys []uint64
-	for _, resource := range resources {
-		if hasDelta(resource) {
-			t.enter(resource.Resource().Attributes())
-			keys = append(keys, t.groupKey())
+	for i := range p.resources {
+		of := &p.resources[i]
+		found, err := of.hasDelta()
+		if err != nil {
+			return nil, &sourceError{of.source, err}
+		}
+		if found {
+			target := targetOf(resourceLabels, of.attributes)
+			keys = append(keys, target.groupKey(p.tenant))
 		}
 	}
-	return keys
+	return keys, nil
 }
 
 // groupKey is a hash of the tenant and the labels that all series of a resource have.
-func (t *translation) groupKey() uint64 {
+func (of *target) groupKey(tenant string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(deltaSeed)
-	for _, text := range []string{t.tenant, t.job, t.instance} {
+	for _, text := range []string{tenant, of.job, of.instance} {
 		_, _ = h.WriteString(text)
 		_ = h.WriteByte(0)
 	}
-	for _, l := range t.promoted {
+	for _, l := range of.promoted {
 		_, _ = h.WriteString(l.Name)
 		_ = h.WriteByte(0)
 		_, _ = h.WriteString(l.Value)
@@ -410,13 +417,10 @@ func (t *translation) groupKey() uint64 {
 	return h.Sum64()
 }
 
-func hasDelta(resource pmetric.ResourceMetrics) bool {
-	for _, scope := range resource.ScopeMetrics().All() {
-		for _, m := range scope.Metrics().All() {
-			if isDelta(m) {
-				return true
-			}
-		}
-	}
-	return false
+func (of *resource) hasDelta() (found bool, err error) {
+	err = of.metrics(func(m *metricMessage) error {
+		found = found || m.isDelta()
+		return nil
+	})
+	return found, err
 }

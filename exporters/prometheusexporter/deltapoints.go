@@ -25,20 +25,20 @@ func grow[V any](c *counter, value V) grown[V] {
 
 // deltaNumber adds up a delta and gives the series the sample. It returns false,
 // having counted the point, if it is refused.
-func (t *translation) deltaNumber(s *series, p pmetric.NumberDataPoint, m pmetric.Metric) bool {
+func (t *translation) deltaNumber(s *series, p *point, m *metricMessage) bool {
 	refuse := func(reason string) bool {
-		t.refused.add(reason, 1, m.Name())
+		t.refused.add(reason, 1, m.name)
 		return false
 	}
-	v := numberOf(p)
+	v := p.value
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return refuse(reasonDeltaInvalid)
 	}
 	place := t.delta.place
-	if !m.Sum().IsMonotonic() {
+	if !m.monotonic {
 		place = t.delta.level
 	}
-	state, c, reason := place(t.keyOf(s, 'n'), p.StartTimestamp(), p.Timestamp())
+	state, c, reason := place(t.keyOf(s, 'n'), p.start, p.at)
 	if reason != "" {
 		return refuse(reason)
 	}
@@ -48,7 +48,7 @@ func (t *translation) deltaNumber(s *series, p pmetric.NumberDataPoint, m pmetri
 	if g.zero != 0 {
 		s.floats = append(s.floats, floatSample{g.start, g.zero, 0})
 	}
-	s.floats = append(s.floats, floatSample{g.start, milliseconds(p.Timestamp()), g.value})
+	s.floats = append(s.floats, floatSample{g.start, milliseconds(p.at), g.value})
 	return true
 }
 

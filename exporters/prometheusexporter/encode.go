@@ -1,122 +1,18 @@
 package prometheusexporter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"math/bits"
-	"sync"
 
-	"github.com/gogo/protobuf/proto"
 	"github.com/klauspost/compress/s2"
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 )
 
-// sizer tells what the head of a series (labels and metadata) takes in a
-// request. It is told when a request ends.
-type sizer interface {
-	// series adds the head of a series to the request.
-	series(*series) head
-	// undo takes back the last head.
-	undo()
-	// next begins the next request and returns the strings that the last one's
-	// series refer to: by number in it (2.0) or by symbol (1.0).
-	next() []string
-}
-
-// head is what a request says of a series apart from its samples.
-type head struct {
-	bytes      int      // at most
-	refs       []uint32 // of 2.0: numbers of the names and values of its labels
-	help, unit uint32
-}
-
-// sizer2 knows that 2.0 sends every string once per request, and numbers them.
-type sizer2 struct {
-	*symbols          // of the call
-	numbers  []uint32 // in the request, by symbol; 0 if it is not in it yet
-	sent     []uint32 // symbols of the request, by their number in it
-	before   int      // len(sent) before the last head
-	refs     []uint32
-}
-
-func newSizer2(of *symbols) *sizer2 {
-	return &sizer2{symbols: of, sent: []uint32{0}} // the protocol wants the empty string first
-}
-
-func (z *sizer2) next() []string {
-	texts := make([]string, len(z.sent))
-	for i, symbol := range z.sent {
-		texts[i] = z.texts[symbol]
-		z.numbers[symbol] = 0
-	}
-	z.sent = z.sent[:1]
-	return texts
-}
-
-func (z *sizer2) undo() {
-	for _, symbol := range z.sent[z.before:] {
-		z.numbers[symbol] = 0
-	}
-	z.sent = z.sent[:z.before]
-}
-
-// reset lets go of the numbers of a call.
-func (z *sizer2) reset() {
-	if clear(z.numbers); len(z.numbers) > maxKept {
-		z.numbers = nil
-	}
-	z.sent, z.refs = z.sent[:1], z.refs[:0]
-}
-
-func (z *sizer2) series(s *series) head {
-	if len(z.numbers) < len(z.texts) {
-		z.numbers = append(z.numbers, make([]uint32, len(z.texts)-len(z.numbers))...)
-	}
-	if cap(z.refs)-len(z.refs) < 2*len(s.labels) {
-		z.refs = make([]uint32, 0, max(32*slabSize, 2*cap(z.refs), 2*len(s.labels)))
-	}
-	z.before = len(z.sent)
-	from := len(z.refs)
-	for _, l := range s.labels {
-		z.refs = append(z.refs, z.number(l.name), z.number(l.value))
-	}
-	h := head{refs: z.refs[from:len(z.refs):len(z.refs)], help: z.number(s.family.help), unit: z.number(s.family.unit)}
-	h.bytes = seriesBytes + len(s.labels)*labelBytes
-	for _, symbol := range z.sent[z.before:] {
-		h.bytes += len(z.texts[symbol]) + symbolBytes
-	}
-	return h
-}
-
-// number is that of a symbol in the request.
-func (z *sizer2) number(symbol uint32) uint32 {
-	n := z.numbers[symbol]
-	if n == 0 && symbol != 0 {
-		n = uint32(len(z.sent))
-		z.numbers[symbol] = n
-		z.sent = append(z.sent, symbol)
-	}
-	return n
-}
-
-// sizer1 knows that 1.0 repeats all labels in each series.
-type sizer1 struct{ list []string } // by symbol
-
-func (sizer1) undo()            {}
-func (z sizer1) next() []string { return z.list }
-
-func (z sizer1) series(s *series) head {
-	bytes := seriesBytes + len(s.family.name) + len(s.family.Help) + len(s.family.Unit)
-	for _, l := range s.labels {
-		bytes += labelBytes + len(z.list[l.name]) + len(z.list[l.value])
-	}
-	return head{bytes: bytes}
-}
-
-// Keys of the fields of a request, as protobuf writes them: number and wire type.
+// Keys of the fields of a request of remote write 2.0, as protobuf writes them:
+// number and wire type.
 const (
 	keySymbols    = 4<<3 | 2
 	keyTimeseries = 5<<3 | 2
@@ -136,178 +32,280 @@ const (
 	keyUnit = 4 << 3
 )
 
-// encoders keep what a request of 2.0 is put together in.
-var encoders = sync.Pool{New: func() any { return new(encoder2) }}
+// exemplarSize is what an exemplar takes at most, without its labels.
+const exemplarSize = 32
 
-type encoder2 struct{ request, series, part []byte }
+// writer2 writes series into requests of remote write 2.0, of at most maxBytes each
+// before compression. A request sends each string once, and numbers it. A series
+// that does not fit is continued in the next request.
+type writer2 struct {
+	*symbols           // of the translation
+	maxBytes  int      // 0: no bound
+	numbers   []uint32 // of strings in the request, by symbol; 0 if it is not in it yet
+	sent      []uint32 // symbols of the request, by their number in it
+	textBytes int      // bytes that they take in the request
+	request   []byte
+	batch
+	batches []*batch
 
-// encode2 writes a batch as a request of remote write 2.0.
-func encode2(b *batch) ([]byte, error) {
-	e := encoders.Get().(*encoder2)
-	defer encoders.Put(e)
-	// Exemplars have strings of their own, which come after those of the series.
-	symbols := exemplarSymbols{list: b.symbols}
-	request := e.request[:0]
-	for i := range b.runs {
-		r := &b.runs[i]
-		// A message of a series has floats or histograms, not both.
-		if len(r.floats) > 0 {
-			var exemplars []exemplar.Exemplar
-			if len(r.histograms) == 0 {
-				exemplars = r.exemplars
-			}
-			e.floats(r)
-			if err := e.end(&request, r, exemplars, &symbols); err != nil {
-				return nil, err
-			}
-		}
-		if len(r.histograms) > 0 {
-			if err := e.histograms(r); err != nil {
-				return nil, err
-			}
-			if err := e.end(&request, r, r.exemplars, &symbols); err != nil {
-				return nil, err
-			}
+	// Of the series being written:
+	before, textBytesBefore int // sent and textBytes before it
+	series, metadata        []byte
+	packed                  []byte // the compressed request
+}
+
+func newWriter2(of *symbols) *writer2 {
+	w := &writer2{symbols: of, sent: []uint32{0}} // the protocol wants the empty string first
+	w.begin()
+	return w
+}
+
+// begin begins a request.
+func (w *writer2) begin() {
+	for _, symbol := range w.sent {
+		w.numbers = enough(w.numbers, symbol)
+		w.numbers[symbol] = 0
+	}
+	w.sent, w.textBytes = w.sent[:1], 2
+	w.request, w.batch = w.request[:0], batch{}
+}
+
+func enough(numbers []uint32, symbol uint32) []uint32 {
+	if int(symbol) < len(numbers) {
+		return numbers
+	}
+	return append(numbers, make([]uint32, int(symbol)+1-len(numbers))...)
+}
+
+// reset lets go of all that belongs to a call.
+func (w *writer2) reset() {
+	w.begin()
+	w.batches = nil
+	if len(w.numbers) > maxKept {
+		w.numbers = nil
+	}
+	for _, buffer := range []*[]byte{&w.series, &w.metadata} {
+		if cap(*buffer) > maxMemory {
+			*buffer = nil
 		}
 	}
-	for _, text := range symbols.list {
+}
+
+// write writes series and returns the requests they are in.
+func (w *writer2) write(all []*series) ([]*batch, error) {
+	if n := len(w.symbols.texts); n > len(w.numbers) {
+		w.numbers = enough(w.numbers, uint32(n-1))
+	}
+	for _, s := range all {
+		if err := w.add(s); err != nil {
+			return nil, err
+		}
+	}
+	if w.samples > 0 {
+		w.end()
+	}
+	return w.batches, nil
+}
+
+// end ends a request.
+func (w *writer2) end() {
+	request := w.request
+	for _, symbol := range w.sent {
+		text := w.symbols.texts[symbol]
 		request = append(binary.AppendUvarint(append(request, keySymbols), uint64(len(text))), text...)
 	}
-	e.request = request
-	return s2.EncodeSnappy(nil, request), nil
+	w.request = request
+	if most := s2.MaxEncodedLen(len(request)); most > cap(w.packed) {
+		w.packed = make([]byte, most)
+	}
+	done := w.batch
+	done.body = bytes.Clone(s2.EncodeSnappy(w.packed[:cap(w.packed)], request))
+	w.batches = append(w.batches, &done)
+	w.begin()
+}
+
+// number is that of a symbol in the request.
+func (w *writer2) number(symbol uint32) uint32 {
+	n := w.numbers[symbol]
+	if n == 0 && symbol != 0 {
+		n = uint32(len(w.sent))
+		w.numbers[symbol] = n
+		w.sent = append(w.sent, symbol)
+		size := len(w.symbols.texts[symbol])
+		w.textBytes += 1 + sizeOf(uint64(size)) + size
+	}
+	return n
 }
 
 func sizeOf(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }
 
-// begin begins a series.
-func (e *encoder2) begin(r *run) {
-	size := 0
-	for _, ref := range r.refs {
-		size += sizeOf(uint64(ref))
+// add writes a series.
+func (w *writer2) add(s *series) error {
+	floats, histograms, exemplars := s.floats, s.histograms, 0
+	for i := range s.exemplars {
+		exemplars += exemplarSize
+		s.exemplars[i].Labels.Range(func(l labels.Label) { exemplars += len(l.Name) + len(l.Value) + 2*8 })
 	}
-	out := binary.AppendUvarint(append(e.series[:0], keyRefs), uint64(size))
-	for _, ref := range r.refs {
-		out = binary.AppendUvarint(out, uint64(ref))
+	// A message has floats or histograms, not both.
+	for len(floats)+len(histograms) > 0 {
+		w.head(s)
+		room := math.MaxInt
+		if w.maxBytes > 0 {
+			const around = 1 + 5 + 1 + 1 // tags and lengths
+			room = w.maxBytes - len(w.request) - w.textBytes - around - len(w.series) - len(w.metadata) - exemplars
+		}
+		n := 0
+		if len(floats) > 0 {
+			n = w.floats(floats, room)
+		} else {
+			var err error
+			if n, err = w.histograms(histograms, room); err != nil {
+				return err
+			}
+		}
+		if n == 0 {
+			if w.samples > 0 {
+				w.undo()
+				w.end()
+				continue
+			}
+			if n = 1; len(floats) > 0 { // larger than a request: alone
+				w.floats(floats[:1], math.MaxInt)
+			} else if _, err := w.histograms(histograms[:1], math.MaxInt); err != nil {
+				return err
+			}
+		}
+		if len(floats) > 0 {
+			floats = floats[n:]
+		} else {
+			histograms = histograms[n:]
+		}
+		w.samples += n
+		if len(floats)+len(histograms) == 0 {
+			if err := w.exemplars(s); err != nil {
+				return err
+			}
+		}
+		w.finish(s)
 	}
-	e.series = out
+	return nil
 }
 
-func (e *encoder2) floats(r *run) {
-	e.begin(r)
-	out := e.series
-	for _, f := range r.floats {
+// head writes the labels of a series, and its metadata apart.
+func (w *writer2) head(s *series) {
+	w.before, w.textBytesBefore = len(w.sent), w.textBytes
+	out := append(w.series[:0], keyRefs, 0) // the length has one byte, mostly
+	for _, l := range s.labels {
+		out = appendNumber(out, w.number(l.name))
+		out = appendNumber(out, w.number(l.value))
+	}
+	if length := len(out) - 2; length < 0x80 {
+		out[1] = byte(length)
+	} else {
+		head := binary.AppendUvarint([]byte{keyRefs}, uint64(length))
+		out = append(head, out[2:]...)
+	}
+	w.series = out
+
+	f := s.family
+	metadata := append(w.metadata[:0], keyMetadata, 0)
+	if kind := writev2.FromMetadataType(f.Type); kind != 0 {
+		metadata = append(metadata, keyType, byte(kind))
+	}
+	if f.help != 0 {
+		metadata = appendNumber(append(metadata, keyHelp), w.number(f.help))
+	}
+	if f.unit != 0 {
+		metadata = appendNumber(append(metadata, keyUnit), w.number(f.unit))
+	}
+	metadata[1] = byte(len(metadata) - 2)
+	w.metadata = metadata
+}
+
+func appendNumber(to []byte, n uint32) []byte {
+	switch {
+	case n < 1<<7:
+		return append(to, byte(n))
+	case n < 1<<14:
+		return append(to, byte(n)|0x80, byte(n>>7))
+	}
+	return binary.AppendUvarint(to, uint64(n))
+}
+
+// undo takes back the labels of a series.
+func (w *writer2) undo() {
+	for _, symbol := range w.sent[w.before:] {
+		w.numbers[symbol] = 0
+	}
+	w.sent, w.textBytes = w.sent[:w.before], w.textBytesBefore
+}
+
+// floats writes as many samples as there is room for, and returns their number.
+func (w *writer2) floats(samples []floatSample, room int) int {
+	out := w.series
+	for n, f := range samples {
 		size := 9 + 1 + sizeOf(uint64(f.at))
 		if f.start != 0 {
 			size += 1 + sizeOf(uint64(f.start))
 		}
-		out = binary.AppendUvarint(append(out, keySamples), uint64(size))
-		out = binary.LittleEndian.AppendUint64(append(out, keyValue), math.Float64bits(f.value))
+		if room -= 2 + size; room < 0 {
+			w.series = out
+			return n
+		}
+		out = append(out, keySamples, byte(size), keyValue)
+		out = binary.LittleEndian.AppendUint64(out, math.Float64bits(f.value))
 		out = binary.AppendUvarint(append(out, keyAt), uint64(f.at))
 		if f.start != 0 {
 			out = binary.AppendUvarint(append(out, keyStart), uint64(f.start))
 		}
 	}
-	e.series = out
+	w.series = out
+	return len(samples)
 }
 
-func (e *encoder2) histograms(r *run) error {
-	e.begin(r)
-	for _, h := range r.histograms {
+// histograms does the same with histograms.
+func (w *writer2) histograms(samples []histogramSample, room int) (int, error) {
+	for n, h := range samples {
 		message := writev2.FromIntHistogram(h.at, h.value)
 		message.StartTimestamp = h.start
 		encoded, err := message.Marshal()
 		if err != nil {
-			return err
+			return 0, err
 		}
-		e.series = append(binary.AppendUvarint(append(e.series, keyHistograms), uint64(len(encoded))), encoded...)
+		if room -= 1 + sizeOf(uint64(len(encoded))) + len(encoded); room < 0 {
+			return n, nil
+		}
+		w.series = append(binary.AppendUvarint(append(w.series, keyHistograms), uint64(len(encoded))), encoded...)
 	}
-	return nil
+	return len(samples), nil
 }
 
-// end writes what follows the samples of a series, and the series to the request.
-func (e *encoder2) end(request *[]byte, r *run, exemplars []exemplar.Exemplar, symbols *exemplarSymbols) error {
-	out := e.series
-	for _, x := range exemplars {
-		message := writev2.Exemplar{LabelsRefs: symbols.refs(x.Labels), Value: x.Value, Timestamp: x.Ts}
+// exemplars writes those of a series, which go with its last samples, after which
+// they were observed.
+func (w *writer2) exemplars(s *series) error {
+	for i := range s.exemplars {
+		x := &s.exemplars[i]
+		message := writev2.Exemplar{Value: x.Value, Timestamp: x.Ts}
+		x.Labels.Range(func(l labels.Label) {
+			for _, text := range [2]string{l.Name, l.Value} {
+				symbol := w.symbols.number(text)
+				w.numbers = enough(w.numbers, symbol)
+				message.LabelsRefs = append(message.LabelsRefs, w.number(symbol))
+			}
+		})
 		encoded, err := message.Marshal()
 		if err != nil {
 			return err
 		}
-		out = append(binary.AppendUvarint(append(out, keyExemplars), uint64(len(encoded))), encoded...)
+		w.series = append(binary.AppendUvarint(append(w.series, keyExemplars), uint64(len(encoded))), encoded...)
 	}
-	kind := uint64(writev2.FromMetadataType(r.family.Type))
-	metadata := e.part[:0]
-	for _, field := range [...]struct {
-		key byte
-		n   uint64
-	}{{keyType, kind}, {keyHelp, uint64(r.help)}, {keyUnit, uint64(r.unit)}} {
-		if field.n != 0 {
-			metadata = binary.AppendUvarint(append(metadata, field.key), field.n)
-		}
-	}
-	out = append(binary.AppendUvarint(append(out, keyMetadata), uint64(len(metadata))), metadata...)
-	*request = append(binary.AppendUvarint(append(*request, keyTimeseries), uint64(len(out))), out...)
-	e.series, e.part = out, metadata
+	w.batch.exemplars += len(s.exemplars)
 	return nil
 }
 
-// exemplarSymbols adds the strings of exemplars to those of the series.
-type exemplarSymbols struct {
-	list    []string
-	numbers map[string]uint32
-}
-
-func (s *exemplarSymbols) refs(ls labels.Labels) []uint32 {
-	if s.numbers == nil {
-		s.numbers = make(map[string]uint32)
-	}
-	var refs []uint32
-	number := func(text string) uint32 {
-		n, found := s.numbers[text]
-		if !found {
-			n = uint32(len(s.list))
-			s.numbers[text] = n
-			s.list = append(s.list, text)
-		}
-		return n
-	}
-	ls.Range(func(l labelPair) { refs = append(refs, number(l.Name), number(l.Value)) })
-	return refs
-}
-
-// encode1 writes a batch as a request of remote write 1.0, which has no start
-// timestamps, and metadata beside the series.
-func encode1(b *batch) ([]byte, error) {
-	request := prompb.WriteRequest{Timeseries: make([]prompb.TimeSeries, len(b.runs))}
-	described := make(map[string]struct{})
-	for i, r := range b.runs {
-		s := prompb.TimeSeries{Labels: make([]prompb.Label, len(r.labels))}
-		for i, l := range r.labels {
-			s.Labels[i] = prompb.Label{Name: b.symbols[l.name], Value: b.symbols[l.value]}
-		}
-		for _, f := range r.floats {
-			s.Samples = append(s.Samples, prompb.Sample{Value: f.value, Timestamp: f.at})
-		}
-		for _, h := range r.histograms {
-			s.Histograms = append(s.Histograms, prompb.FromIntHistogram(h.at, h.value))
-		}
-		for _, e := range r.exemplars {
-			s.Exemplars = append(s.Exemplars, prompb.Exemplar{Labels: prompb.FromLabels(e.Labels, nil), Value: e.Value, Timestamp: e.Ts})
-		}
-		request.Timeseries[i] = s
-		if _, found := described[r.family.name]; !found && r.family.name != "" {
-			described[r.family.name] = struct{}{}
-			request.Metadata = append(request.Metadata, prompb.MetricMetadata{
-				MetricFamilyName: r.family.name,
-				Type:             prompb.FromMetadataType(r.family.Type),
-				Help:             r.family.Help,
-				Unit:             r.family.Unit,
-			})
-		}
-	}
-	raw, err := proto.Marshal(&request)
-	if err != nil {
-		return nil, err
-	}
-	return s2.EncodeSnappy(nil, raw), nil
+// finish writes the series to the request.
+func (w *writer2) finish(s *series) {
+	w.request = binary.AppendUvarint(append(w.request, keyTimeseries), uint64(len(w.series)+len(w.metadata)))
+	w.request = append(append(w.request, w.series...), w.metadata...)
+	w.batch.wrote(s)
 }

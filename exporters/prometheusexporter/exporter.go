@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,12 +34,14 @@ import (
 	"github.com/prometheus/prometheus/storage/remote"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
+	"github.com/longhaul/longhaul/internal/direct"
 )
 
 // fallbackFor is how long a server that refused 2.0 is spoken to in 1.0 before
@@ -55,8 +58,9 @@ type prometheusExporter struct {
 	header2      http.Header
 	header1      http.Header
 	labels       []resourceLabel
-	translations sync.Pool // of *translation
+	translations *translations
 	accumulator  *accumulator
+	expectDelta  atomic.Bool // the last calls had delta temporality
 	progress     deliver.Progress
 	telemetry    telemetry
 	client       *http.Client
@@ -93,7 +97,11 @@ func newExporter(cfg *Config, set exporter.Settings) (*prometheusExporter, error
 		telemetry:   counters,
 		bursts:      make(map[string]*deliver.Burst),
 	}
-	e.translations.New = func() any { return newTranslation(e.labels) }
+	e.translations = newTranslations(func() *translation {
+		t := newTranslation(e.labels)
+		t.writer.maxBytes = int(cfg.MaxRequestSize)
+		return t
+	})
 	return e, nil
 }
 
@@ -141,61 +149,214 @@ func hint(status int) string {
 // ConsumeMetrics delivers all of md; see the package comment for what its result
 // means.
 func (e *prometheusExporter) ConsumeMetrics(ctx context.Context, md pmetric.Metrics) error {
-	if e.senders == nil {
-		return errors.New("prometheus exporter is not started")
+	request, err := (&pmetric.ProtoMarshaler{}).MarshalMetrics(md)
+	if err != nil {
+		return consumererror.NewPermanent(fmt.Errorf("write metrics as a request: %w", err))
 	}
-	parts := e.byTenant(md)
+	parts, err := e.consume(ctx, []source{{otlp: request}})
+	if err != nil {
+		return err
+	}
+	failed, err := result(parts)
+	if len(failed) == 0 || len(failed) == len(parts) {
+		return err
+	}
+	rest := pmetric.NewMetrics()
+	for _, p := range failed {
+		for _, of := range p.resources {
+			md.ResourceMetrics().At(of.index).CopyTo(rest.ResourceMetrics().AppendEmpty())
+		}
+	}
+	return consumererror.NewMetrics(err, rest)
+}
+
+var _ direct.Consumer = (*prometheusExporter)(nil)
+
+// ConsumeOTLP delivers all pieces; see direct.Consumer for what its result means.
+func (e *prometheusExporter) ConsumeOTLP(ctx context.Context, pieces []direct.Piece) error {
+	sources := make([]source, len(pieces))
+	for i := range pieces {
+		sources[i] = source{otlp: pieces[i].OTLP, origin: &pieces[i]}
+	}
+	parts, err := e.consume(ctx, sources)
+	if err != nil {
+		var malformed *sourceError
+		if errors.As(err, &malformed) {
+			return &direct.UndecodableError{Piece: malformed.source, Err: malformed.err}
+		}
+		return err
+	}
+	failed, err := result(parts)
+	if len(failed) == 0 {
+		e.forget(parts)
+		return err
+	}
+	if len(failed) == len(parts) {
+		return err
+	}
+	return &direct.PartialError{Err: err, Failed: e.remember(sources, parts)}
+}
+
+// consume delivers requests, and tells what became of the parts of each tenant. It
+// returns an error only if nothing was sent; a *sourceError for what is no OTLP.
+func (e *prometheusExporter) consume(ctx context.Context, sources []source) ([]part, error) {
+	if e.senders == nil {
+		return nil, errors.New("prometheus exporter is not started")
+	}
+	parts, err := e.byTenant(sources)
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) == 1 { // whose translation finds what is malformed, before anything is sent
+		p := &parts[0]
+		p.done, p.err = e.consumePart(ctx, p)
+		var malformed *sourceError
+		if errors.As(p.err, &malformed) {
+			return nil, malformed
+		}
+		return parts, nil
+	}
+	if err := check(parts); err != nil {
+		return nil, err
+	}
 	var tasks errgroup.Group
 	tasks.SetLimit(maxTenantsAtOnce)
 	for i := range parts {
 		tasks.Go(func() error {
 			p := &parts[i]
-			p.done, p.err = e.consume(ctx, p)
+			p.done, p.err = e.consumePart(ctx, p)
 			return nil
 		})
 	}
 	_ = tasks.Wait()
-	return result(parts)
+	return parts, nil
 }
 
-// consume delivers the metrics of one tenant.
-func (e *prometheusExporter) consume(ctx context.Context, p *part) (outcome, error) {
-	t := e.translations.Get().(*translation)
-	defer func() {
-		t.reset()
-		e.translations.Put(t)
-	}()
-	t.tenant = p.tenant
+// consumePart delivers the metrics of one tenant.
+func (e *prometheusExporter) consumePart(ctx context.Context, p *part) (outcome, error) {
+	made, err := e.translate(ctx, p)
+	if err != nil {
+		return outcome{}, err
+	}
 	committed := false
-	if keys := t.deltaKeys(p.resources); len(keys) > 0 {
-		delta, err := e.accumulator.begin(ctx, keys)
-		if err != nil {
-			return outcome{}, err
-		}
+	if made.delta != nil {
 		defer func() {
 			if !committed {
-				delta.undo()
+				made.delta.undo()
 			}
 		}()
-		t.delta = delta
 	}
-	for _, resource := range p.resources {
-		t.resource(resource)
-	}
-	all := t.sorted()
-	t.runs = enough(t.runs, len(all))
-	total, err := e.deliver(ctx, p.tenant, plan(all, t.symbols.texts, int(e.cfg.MaxRequestSize), t.sizer, t.runs))
+	total, err := e.deliver(ctx, p.tenant, made.batches)
 	e.window.noticed(err)
 	if err != nil {
 		return total, err
 	}
-	if t.delta != nil {
-		t.delta.commit()
+	if made.delta != nil {
+		made.delta.commit()
 		committed = true
 	}
-	e.refuse(ctx, t.refused) // only now, so that a repeated call counts them once
-	total.add(outcome{refused: t.refused})
+	e.refuse(ctx, made.refused) // only now, so that a repeated call counts them once
+	total.add(outcome{refused: made.refused})
 	return total, nil
+}
+
+// translated is what the metrics of one tenant come to.
+type translated struct {
+	batches []*batch
+	refused refusals
+	delta   *accumulation // nil if there is no delta temporality; to be committed or undone
+}
+
+// translate makes requests of the metrics of one tenant. What it works with is lent
+// for that, not for the delivery, so there is little of it.
+func (e *prometheusExporter) translate(ctx context.Context, p *part) (made translated, err error) {
+	// Where there is delta temporality, the series have to be waited for first. Fleets
+	// mostly have none, so that is looked at only where there was some.
+	if e.expectDelta.Load() {
+		if made.delta, err = e.beginDelta(ctx, p); err != nil {
+			return made, err
+		}
+		e.expectDelta.Store(made.delta != nil)
+	}
+	err = e.translateWith(ctx, p, &made)
+	if errors.Is(err, errDelta) {
+		e.expectDelta.Store(true)
+		if made.delta, err = e.beginDelta(ctx, p); err == nil {
+			err = e.translateWith(ctx, p, &made)
+		}
+	}
+	if err != nil && made.delta != nil {
+		made.delta.undo()
+	}
+	return made, err
+}
+
+// beginDelta takes the series of a part that have delta temporality; nil if none has.
+func (e *prometheusExporter) beginDelta(ctx context.Context, p *part) (*accumulation, error) {
+	keys, err := deltaKeys(e.labels, p)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	return e.accumulator.begin(ctx, keys)
+}
+
+func (e *prometheusExporter) translateWith(ctx context.Context, p *part, made *translated) error {
+	t, err := e.translations.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer e.translations.giveBack(t)
+	t.tenant, t.delta = p.tenant, made.delta
+	for i := range p.resources {
+		of := &p.resources[i]
+		if err := t.resource(of); err != nil {
+			if errors.Is(err, errDelta) {
+				return err
+			}
+			return &sourceError{of.source, err}
+		}
+	}
+	made.batches, err = t.writer.write(t.sorted())
+	made.refused = t.refused
+	return err
+}
+
+// translations lends out what translations work with: as many as there are
+// processors at most, because they only compute.
+type translations struct {
+	turns chan struct{}
+	make  func() *translation
+
+	mu   sync.Mutex
+	idle []*translation
+}
+
+func newTranslations(make1 func() *translation) *translations {
+	return &translations{turns: make(chan struct{}, runtime.GOMAXPROCS(0)), make: make1}
+}
+
+func (l *translations) take(ctx context.Context) (*translation, error) {
+	select {
+	case l.turns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for a turn to translate: %w", context.Cause(ctx))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last := len(l.idle) - 1; last >= 0 {
+		t := l.idle[last] // the one used last knows most
+		l.idle = l.idle[:last]
+		return t, nil
+	}
+	return l.make(), nil
+}
+
+func (l *translations) giveBack(t *translation) {
+	t.reset()
+	l.mu.Lock()
+	l.idle = append(l.idle, t)
+	l.mu.Unlock()
+	<-l.turns
 }
 
 // outcome counts samples.

@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 // running is a started exporter with its self-telemetry.
 type running struct {
 	exporter.Metrics
-	telemetry *componenttest.Telemetry
+	telemetry    *componenttest.Telemetry
+	fromRequests bool
 }
 
 func start(t testing.TB, endpoint string, change func(*Config)) running {
@@ -51,12 +52,12 @@ func startLogging(t testing.TB, endpoint string, logger *zap.Logger, change func
 		require.NoError(t, exp.Shutdown(context.Background()))
 		require.NoError(t, telemetry.Shutdown(context.Background()))
 	})
-	return running{exp, telemetry}
+	return running{exp, telemetry, fromRequests(t)}
 }
 
 // counter returns a counter of the exporter by reason; "" holds the value
 // without one.
-func (r running) counter(t testing.TB, name string) map[string]int64 {
+func (r running) counter(t fataler, name string) map[string]int64 {
 	t.Helper()
 	values := make(map[string]int64)
 	m, err := r.telemetry.GetMetric(name)

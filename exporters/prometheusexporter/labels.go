@@ -7,121 +7,73 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
-// setName begins the series of a metric that all have the same name.
-func (t *translation) setName(name string) {
-	t.named, t.places = t.named[:0], t.places[:0]
-	if t.plain {
-		own := [1]label{t.symbols.label(model.MetricNameLabel, name)}
-		t.named, _ = t.merge(t.named, t.base, own[:])
-	}
-	t.hashed = hashOf(t.named)
+// readPoint reads the attributes of a number point as labels; see setAttributes.
+// It returns false if they are no attributes, and t.malformed says why.
+func (t *translation) readPoint(fields []byte, metric string) (ok bool) {
+	t.read, t.malformed = readAttributes(t.read[:0], fields, attributesField)
+	return t.malformed == nil && t.setPoint(metric)
 }
 
-// readAttributes reads the attributes of a point as labels, sorted. It returns
-// false, having counted the point as refused, if one cannot be a label. Points
-// mostly have the names of the one before, and many of its values.
-func (t *translation) readAttributes(attributes pcommon.Map, metric string) bool {
-	list, n := t.attributes[:0], 0
-	t.simple, t.same = t.plain, true
+// readPdata does the same with a point's attributes in pdata.
+func (t *translation) readPdata(attributes pcommon.Map, metric string) bool {
+	t.read = t.read[:0]
 	for key, value := range attributes.All() {
+		text := value.Str()
+		if value.Type() != pcommon.ValueTypeStr {
+			text = value.AsString()
+		}
+		t.read = append(t.read, otlpwire.Attribute{Key: key, Value: otlpwire.TextValue(text)})
+	}
+	return t.setPoint(metric)
+}
+
+// setPoint makes labels of the attributes that were read, sorted. It returns false,
+// having counted the point as refused, if one cannot be a label.
+func (t *translation) setPoint(metric string) bool {
+	t.attributes, t.scoped, t.distinct = t.attributes[:0], false, true
+	empty := false
+	for i := range t.read {
+		key := t.read[i].Key
 		if key == model.MetricNameLabel {
 			continue
 		}
-		text := ""
-		if value.Type() == pcommon.ValueTypeStr {
-			text = value.Str()
-		} else {
-			text = value.AsString()
-		}
-		if n == len(t.memo) || t.memo[n].key != key {
-			t.same = false
-			name, ok := key, true
-			if !t.scraped {
-				if name, ok = t.names.label(key); !ok {
-					t.refused.add(reasonLabelName, 1, metric)
-					t.memo = t.memo[:n]
-					return false
-				}
+		name, ok := key, true
+		if !t.scraped {
+			if name, ok = t.names.label(key); !ok {
+				t.refused.add(reasonLabelName, 1, metric)
+				return false
 			}
-			t.memo = append(t.memo[:n], attributeLabel{key, label{name: t.symbols.number(name)}})
 		}
-		own := &t.memo[n].label
-		if t.texts[own.value] != text {
-			own.value = t.symbols.number(text)
-		}
-		n++
-		if own.value == 0 {
-			// The same as no label, unless another attribute becomes the same label.
-			t.simple = t.simple && t.scraped
-			t.places = t.places[:0]
-			continue
-		}
-		list = append(list, *own)
+		t.scoped = t.scoped || strings.HasPrefix(name, scopePrefix)
+		l := t.symbols.label(name, t.read[i].Value.Text())
+		empty = empty || l.value == 0
+		t.attributes = append(t.attributes, l)
 	}
-	t.attributes = list
-	if t.same = t.same && n == len(t.memo); !t.same {
-		t.memo, t.places = t.memo[:n], t.places[:0]
-		t.lookAtNames()
+	t.sort(t.attributes)
+	t.distinct = distinct(t.attributes)
+	if empty {
+		// The same as no label, unless another attribute becomes the same label.
+		t.distinct = t.distinct && t.scraped
+		t.attributes = slices.DeleteFunc(t.attributes, func(l label) bool { return l.value == 0 })
 	}
-	if !t.memoSorted {
-		t.sort(list)
-	}
-	t.simple = t.simple && t.memoPlain
+	// What the scope does not say takes the label away, too.
+	t.simple = t.plain && t.distinct && (len(t.scopeLabels) == 0 || !t.scoped)
 	return true
 }
 
-// lookAtNames finds out about the names of a point's attributes what holds as
-// long as points have the same.
-func (t *translation) lookAtNames() {
-	names := make([]label, len(t.memo))
-	t.memoSorted, t.memoPlain = true, true
-	for i, a := range t.memo {
-		names[i] = a.label
-		t.memoSorted = t.memoSorted && (i == 0 || t.texts[names[i-1].name] < t.texts[names[i].name])
-		// What the scope does not say takes the label away, too.
-		t.memoPlain = t.memoPlain && (len(t.scopeLabels) == 0 || !strings.HasPrefix(t.texts[a.name], scopePrefix))
-	}
-	t.sort(names)
-	t.memoPlain = t.memoPlain && distinct(names)
-}
-
-// one returns the series of a point of a metric that makes one series of each.
-func (t *translation) one(attributes pcommon.Map, name string) *series {
-	if t.simple {
-		if t.arrange() {
-			return t.add(t.point, t.hashed+hashOf(t.attributes), t.family)
-		}
-	}
-	return t.carefully(attributes, name, labelPair{})
-}
-
-// arrange puts the labels of a point together with those of its metric.
-func (t *translation) arrange() bool {
-	if len(t.places) == len(t.attributes) && len(t.places) > 0 {
-		for i, at := range t.places { // the same names in the same places
-			t.point[at].value = t.attributes[i].value
-		}
-		return true
-	}
-	var ok bool
-	if t.point, ok = t.merge(t.point[:0], t.named, t.attributes); !ok {
-		t.places = t.places[:0]
-		return false
-	}
-	t.places = t.places[:0]
-	for i := 0; i < len(t.point) && len(t.places) < len(t.attributes); i++ {
-		if t.point[i].name == t.attributes[len(t.places)].name {
-			t.places = append(t.places, i)
-		}
-	}
-	return true
+// one returns the series of the point that was read, of a metric that makes one
+// series of each.
+func (t *translation) one(name string) *series {
+	t.begin()
+	return t.another(name, labelPair{})
 }
 
 // begin prepares for the series of a point that makes several.
 func (t *translation) begin() {
-	t.places = t.places[:0]
 	if t.simple {
 		t.named, t.simple = t.merge(t.named[:0], t.base, t.attributes)
 		t.hashed = hashOf(t.named)
@@ -131,9 +83,9 @@ func (t *translation) begin() {
 
 // another returns one of the series of a point that makes several: with a name,
 // and with a bound if that has one.
-func (t *translation) another(attributes pcommon.Map, name string, bound labelPair) *series {
+func (t *translation) another(name string, bound labelPair) *series {
 	if !t.simple {
-		return t.carefully(attributes, name, bound)
+		return t.carefully(name, bound)
 	}
 	own := [2]label{t.symbols.label(model.MetricNameLabel, name)}
 	extra, after := own[:1], len(t.named)
@@ -141,7 +93,7 @@ func (t *translation) another(attributes pcommon.Map, name string, bound labelPa
 		var found bool
 		own[1] = t.symbols.label(bound.Name, bound.Value)
 		if after, found = t.position(t.named, own[1].name); found {
-			return t.carefully(attributes, name, bound)
+			return t.carefully(name, bound)
 		}
 		extra = own[:2]
 	}
@@ -160,10 +112,10 @@ func (t *translation) another(attributes pcommon.Map, name string, bound labelPa
 //
 // Where a sample has a label of the same name as one of the resource's, its own
 // is kept as exported_<name>, as a scrape with those target labels would do.
-func (t *translation) carefully(attributes pcommon.Map, name string, bound labelPair) *series {
+func (t *translation) carefully(name string, bound labelPair) *series {
 	b := t.builder
 	b.Reset(labels.EmptyLabels())
-	t.setAttributes(b, attributes, func(key string) bool { return key != model.MetricNameLabel })
+	t.setAttributes(b, t.read, func(key string) bool { return key != model.MetricNameLabel })
 	for _, l := range t.scopeLabels {
 		b.Set(l.Name, l.Value)
 	}
@@ -171,16 +123,16 @@ func (t *translation) carefully(attributes pcommon.Map, name string, bound label
 }
 
 // setAttributes sets attributes, and what the resource says.
-func (t *translation) setAttributes(b *labels.Builder, attributes pcommon.Map, wanted func(key string) bool) {
-	keys := make([]string, 0, attributes.Len())
-	for key := range attributes.All() {
-		if wanted(key) {
+func (t *translation) setAttributes(b *labels.Builder, attributes []otlpwire.Attribute, wanted func(key string) bool) {
+	keys := make([]string, 0, len(attributes))
+	for i := range attributes {
+		if key := attributes[i].Key; wanted(key) {
 			keys = append(keys, key)
 		}
 	}
 	slices.Sort(keys)
 	for _, key := range slices.Compact(keys) {
-		value, _ := attributes.Get(key)
+		value, _ := valueOf(attributes, key)
 		name, ok := key, true
 		if !t.scraped {
 			if name, ok = t.names.label(key); !ok {
@@ -188,9 +140,9 @@ func (t *translation) setAttributes(b *labels.Builder, attributes pcommon.Map, w
 			}
 		}
 		if known := b.Get(name); known != "" {
-			b.Set(name, known+";"+value.AsString())
+			b.Set(name, known+";"+value.Text())
 		} else {
-			b.Set(name, value.AsString())
+			b.Set(name, value.Text())
 		}
 	}
 	for _, own := range []labelPair{{Name: model.JobLabel, Value: t.job}, {Name: model.InstanceLabel, Value: t.instance}} {
@@ -221,7 +173,7 @@ func (t *translation) finish(name string, bound labelPair) *series {
 			b.Set(promoted.Name, promoted.Value)
 		}
 	}
-	t.point, t.places = t.point[:0], t.places[:0]
+	t.point = t.point[:0]
 	b.Labels().Range(func(l labelPair) { t.point = append(t.point, t.symbols.label(l.Name, l.Value)) })
 	return t.add(t.point, hashOf(t.point), t.family)
 }

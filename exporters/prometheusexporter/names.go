@@ -85,14 +85,14 @@ func (n *names) unit(unit string) string {
 }
 
 // metricName is the name of an instrumented metric; empty if nothing is left.
-func (n *names) metricName(m pmetric.Metric) string {
-	key := unnamed{m.Name(), m.Unit(), otlptranslator.MetricTypeUnknown}
-	switch m.Type() {
+func (n *names) metricName(m *metricMessage) string {
+	key := unnamed{m.name, m.unit, otlptranslator.MetricTypeUnknown}
+	switch m.kind {
 	case pmetric.MetricTypeGauge:
 		key.kind = otlptranslator.MetricTypeGauge
 	case pmetric.MetricTypeSum:
 		key.kind = otlptranslator.MetricTypeNonMonotonicCounter
-		if m.Sum().IsMonotonic() {
+		if m.monotonic {
 			key.kind = otlptranslator.MetricTypeMonotonicCounter
 		}
 	case pmetric.MetricTypeSummary:

@@ -31,18 +31,18 @@ type buckets struct {
 
 // exponentials translates exponential histograms to native ones.
 func (t *translation) exponentials(m pmetric.Metric) {
-	name, delta := t.family.name, isDelta(m)
-	t.setName(name)
+	name := t.family.name
+	delta := m.ExponentialHistogram().AggregationTemporality() == pmetric.AggregationTemporalityDelta
 	for _, p := range m.ExponentialHistogram().DataPoints().All() {
 		if reason := refuseExponential(p); reason != "" {
 			t.refused.add(reason, 1, m.Name())
 			continue
 		}
-		if !t.readAttributes(p.Attributes(), m.Name()) {
+		if !t.readPdata(p.Attributes(), m.Name()) {
 			continue
 		}
 		t.seen(p.Timestamp())
-		s, at := t.one(p.Attributes(), name), milliseconds(p.Timestamp())
+		s, at := t.one(name), milliseconds(p.Timestamp())
 		now := readExponential(p)
 		if delta && !p.Flags().NoRecordedValue() {
 			grown, reason := t.deltaExponential(s, p, now)

@@ -19,6 +19,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"pgregory.net/rapid"
+
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 // oracle translates with the library of Prometheus's own OTLP endpoint, and then
@@ -190,11 +192,13 @@ func requireSame(t fataler, md pmetric.Metrics, change func(*Config)) {
 	}
 	o := newOracle(cfg)
 	require.NoError(t, o.translate(md))
+	request, err := (&pmetric.ProtoMarshaler{}).MarshalMetrics(md)
+	require.NoError(t, err)
 	ours := newTranslation(resourceLabels(cfg))
-	for range 2 { // the second time with memory that was used
-		for _, resource := range md.ResourceMetrics().All() {
-			ours.resource(resource)
-		}
+	for range 3 { // then with memory that was used, and with what is known by then
+		require.NoError(t, (&source{otlp: request}).readResources(func(_ int, attributes []otlpwire.Attribute, message []byte) {
+			require.NoError(t, ours.resource(&resource{attributes: attributes, message: message}))
+		}))
 		require.Empty(t, ours.refused)
 		require.Equal(t, described(&o.gathered), described(&ours.gathered))
 		for _, s := range ours.list {
@@ -203,6 +207,23 @@ func requireSame(t fataler, md pmetric.Metrics, change func(*Config)) {
 		}
 		ours.reset()
 	}
+}
+
+// originOf says how the metrics of a scope came to be.
+func originOf(scope pmetric.ScopeMetrics) origin {
+	isScraped := false
+	for _, m := range scope.Metrics().All() {
+		if _, found := m.Metadata().Get(typeKey); found {
+			isScraped = true
+		}
+	}
+	switch {
+	case !isScraped:
+		return instrumented
+	case scope.Scope().Name() == receiverScope:
+		return scraped
+	}
+	return scrapedWithScope
 }
 
 func TestScrapesAreTranslatedAsPrometheusDoes(t *testing.T) {

@@ -3,7 +3,6 @@ package prometheusexporter
 import (
 	"encoding/hex"
 	"math"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
@@ -11,6 +10,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 var stale = math.Float64frombits(value.StaleNaN)
@@ -23,59 +24,74 @@ func (s *series) put(start, at int64, v float64, flags pmetric.DataPointFlags) {
 	s.floats = append(s.floats, floatSample{start, at, v})
 }
 
-// numbers translates gauges and sums.
-func (t *translation) numbers(m pmetric.Metric, list pmetric.NumberDataPointSlice, exemplars bool) {
-	name, delta := t.family.name, isDelta(m)
-	// The receiver names the family, the exposition the sample.
-	const info = "_info"
-	if t.scraped && t.family.Type == model.MetricTypeInfo && !strings.HasSuffix(name, info) {
-		name += info
-	}
-	t.setName(name)
-	for _, p := range list.All() {
-		if !t.readAttributes(p.Attributes(), m.Name()) {
+// numbers translates gauges and sums, where they lie.
+func (t *translation) numbers(m *metricMessage, f *knownFamily) error {
+	delta := m.isDelta()
+	hint := &f.point
+	var p point
+	r := otlpwire.Read(m.data)
+	for r.Next() {
+		if r.Number != 1 {
 			continue
 		}
-		t.seen(p.Timestamp())
-		s := t.one(p.Attributes(), name)
-		if delta && !p.Flags().NoRecordedValue() {
-			if !t.deltaNumber(s, p, m) {
+		if err := p.read(r.Bytes()); err != nil {
+			return err
+		}
+		var s *series
+		known := t.find(f, p.attributes, hint)
+		if known != nil {
+			s = t.known(known)
+		}
+		if s == nil {
+			if !t.readPoint(p.attributes, f.metric.name) {
+				if t.malformed != nil {
+					return t.malformed
+				}
+				continue // refused
+			}
+			if known == nil {
+				t.remember(f, p.attributes, hint)
+			}
+			s = t.one(f.sample)
+		}
+		if *hint != nil {
+			hint = &(*hint).next
+		}
+		t.seen(p.at)
+		if delta && !p.flags.NoRecordedValue() {
+			if !t.deltaNumber(s, &p, m) {
 				continue
 			}
 		} else {
-			s.put(milliseconds(p.StartTimestamp()), milliseconds(p.Timestamp()), numberOf(p), p.Flags())
+			s.put(milliseconds(p.start), milliseconds(p.at), p.value, p.flags)
 		}
-		if exemplars && p.Exemplars().Len() > 0 {
-			s.exemplars = append(s.exemplars, exemplarsOf(p.Exemplars())...)
+		if p.exemplars { // which is rare
+			decoded, err := p.pdata(&t.memory)
+			if err != nil {
+				return err
+			}
+			if m.kind == pmetric.MetricTypeSum {
+				s.exemplars = append(s.exemplars, exemplarsOf(decoded.Exemplars())...)
+			}
 		}
 	}
-}
-
-func numberOf(p pmetric.NumberDataPoint) float64 {
-	switch p.ValueType() {
-	case pmetric.NumberDataPointValueTypeInt:
-		return float64(p.IntValue())
-	case pmetric.NumberDataPointValueTypeDouble:
-		return p.DoubleValue()
-	}
-	return 0
+	return r.Err()
 }
 
 func (t *translation) summaries(m pmetric.Metric) {
 	name := t.family.name
 	for _, p := range m.Summary().DataPoints().All() {
-		if !t.readAttributes(p.Attributes(), m.Name()) {
+		if !t.readPdata(p.Attributes(), m.Name()) {
 			continue
 		}
 		t.seen(p.Timestamp())
-		attributes := p.Attributes()
 		t.begin()
 		start, at := milliseconds(p.StartTimestamp()), milliseconds(p.Timestamp())
-		t.another(attributes, name+"_sum", labelPair{}).put(start, at, p.Sum(), p.Flags())
-		t.another(attributes, name+"_count", labelPair{}).put(start, at, float64(p.Count()), p.Flags())
+		t.another(name+"_sum", labelPair{}).put(start, at, p.Sum(), p.Flags())
+		t.another(name+"_count", labelPair{}).put(start, at, float64(p.Count()), p.Flags())
 		for _, q := range p.QuantileValues().All() {
 			quantile := labelPair{Name: model.QuantileLabel, Value: t.names.number(q.Quantile(), t.scraped)}
-			t.another(attributes, name, quantile).put(start, at, q.Value(), p.Flags())
+			t.another(name, quantile).put(start, at, q.Value(), p.Flags())
 		}
 	}
 }
@@ -91,11 +107,12 @@ type classic struct {
 
 // histograms translates histograms with explicit bounds.
 func (t *translation) histograms(m pmetric.Metric) {
-	h, delta := m.Histogram(), isDelta(m)
+	h := m.Histogram()
+	delta := h.AggregationTemporality() == pmetric.AggregationTemporalityDelta
 	series := classicNames{t.family.name + "_sum", t.family.name + "_count", t.family.name + "_bucket"}
 	var now classic
 	for _, p := range h.DataPoints().All() {
-		if !t.readAttributes(p.Attributes(), m.Name()) {
+		if !t.readPdata(p.Attributes(), m.Name()) {
 			continue
 		}
 		t.seen(p.Timestamp())
@@ -104,7 +121,7 @@ func (t *translation) histograms(m pmetric.Metric) {
 		now.read(p)
 		exemplars := exemplarsOf(p.Exemplars())
 		if delta && !p.Flags().NoRecordedValue() {
-			count := t.another(p.Attributes(), series.count, labelPair{})
+			count := t.another(series.count, labelPair{})
 			grown, reason := t.deltaClassic(count, p, &now)
 			if reason != "" {
 				t.refused.add(reason, 1, m.Name())
@@ -141,11 +158,11 @@ func (c *classic) read(p pmetric.HistogramDataPoint) {
 // classic writes a histogram as the series it has in Prometheus. exemplars are
 // in the order of their values.
 func (t *translation) classic(p pmetric.HistogramDataPoint, names classicNames, h *classic, start, at int64, exemplars []exemplar.Exemplar) {
-	attributes, flags := p.Attributes(), p.Flags()
+	flags := p.Flags()
 	if h.hasSum {
-		t.another(attributes, names.sum, labelPair{}).put(start, at, h.sum, flags)
+		t.another(names.sum, labelPair{}).put(start, at, h.sum, flags)
 	}
-	t.another(attributes, names.count, labelPair{}).put(start, at, float64(h.count), flags)
+	t.another(names.count, labelPair{}).put(start, at, float64(h.count), flags)
 	var below uint64
 	for i := 0; i < len(h.bounds) && i < len(h.counts); i++ {
 		below += h.counts[i]
@@ -153,12 +170,12 @@ func (t *translation) classic(p pmetric.HistogramDataPoint, names classicNames, 
 		for n < len(exemplars) && exemplars[n].Value <= h.bounds[i] {
 			n++
 		}
-		s := t.another(attributes, names.bucket, labelPair{Name: model.BucketLabel, Value: t.names.number(h.bounds[i], t.scraped)})
+		s := t.another(names.bucket, labelPair{Name: model.BucketLabel, Value: t.names.number(h.bounds[i], t.scraped)})
 		s.put(start, at, float64(below), flags)
 		s.exemplars = append(s.exemplars, exemplars[:n]...)
 		exemplars = exemplars[n:]
 	}
-	s := t.another(attributes, names.bucket, labelPair{Name: model.BucketLabel, Value: "+Inf"})
+	s := t.another(names.bucket, labelPair{Name: model.BucketLabel, Value: "+Inf"})
 	s.put(start, at, float64(h.count), flags)
 	s.exemplars = append(s.exemplars, exemplars...)
 }

@@ -92,7 +92,7 @@ func (d *delivery) send2(ctx context.Context, b *batch) (outcome, error) {
 	if done, known := d.known(b); known {
 		return done, nil
 	}
-	body, err := encode2(b)
+	body, err := b.encode2()
 	if err != nil {
 		return outcome{}, fmt.Errorf("encode remote write 2.0: %w", err)
 	}
@@ -123,7 +123,11 @@ const maxSplits = 64
 
 func (d *delivery) send1(ctx context.Context, b *batch) (outcome, error) {
 	var total outcome
-	for _, part := range d.plan1(b) {
+	parts, err := b.forVersion1(int(d.cfg.MaxRequestSize))
+	if err != nil {
+		return total, err
+	}
+	for _, part := range parts {
 		splits := maxSplits
 		done, err := d.sendPart1(ctx, part, &splits)
 		total.add(done)
@@ -134,24 +138,13 @@ func (d *delivery) send1(ctx context.Context, b *batch) (outcome, error) {
 	return total, nil
 }
 
-// plan1 divides a batch that was planned for 2.0, where strings are shared.
-func (d *delivery) plan1(b *batch) []*batch {
-	parts := make([]*series, len(b.runs))
-	for i, r := range b.runs {
-		s := *r.series
-		s.floats, s.histograms, s.exemplars = r.floats, r.histograms, r.exemplars
-		parts[i] = &s
-	}
-	return plan(parts, b.strings, int(d.cfg.MaxRequestSize), sizer1{b.strings}, nil)
-}
-
 // sendPart1 sends a request of 1.0. A server of 1.0 stores all of it or nothing,
 // and tells one reason: when it refuses, the good samples are found by halving.
 func (d *delivery) sendPart1(ctx context.Context, b *batch, splits *int) (outcome, error) {
 	if done, known := d.known(b); known {
 		return done, nil
 	}
-	body, err := encode1(b)
+	body, err := b.encode1()
 	if err != nil {
 		return outcome{}, fmt.Errorf("encode remote write 1.0: %w", err)
 	}
@@ -176,7 +169,10 @@ func (d *delivery) sendPart1(ctx context.Context, b *batch, splits *int) (outcom
 
 func (d *delivery) sendHalves(ctx context.Context, b *batch, send func(context.Context, *batch) (outcome, error)) (outcome, error) {
 	var total outcome
-	first, second := b.halves()
+	first, second, err := b.halves()
+	if err != nil {
+		return total, err
+	}
 	for _, half := range []*batch{first, second} {
 		done, err := send(ctx, half)
 		total.add(done)

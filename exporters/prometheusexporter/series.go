@@ -1,7 +1,6 @@
 package prometheusexporter
 
 import (
-	"hash/maphash"
 	"math"
 	"math/bits"
 	"slices"
@@ -15,23 +14,33 @@ import (
 
 type labelPair = labels.Label
 
-// symbols numbers the strings of a call, so that labels are compared, hashed and
-// written as numbers. 0 is the empty string.
+// symbols numbers strings, so that labels are compared, hashed and written as
+// numbers. 0 is the empty string. A number holds for a call, and for good if it is
+// kept. The strings of a call are pointed to, those that are kept are copied.
 type symbols struct {
 	numbers map[string]uint32
 	texts   []string
+	kept    []bool
+	passing []uint32 // numbers given out in the call
+	free    []uint32 // numbers that can be given out again
 }
 
 func newSymbols() symbols {
-	return symbols{map[string]uint32{"": 0}, []string{""}}
+	return symbols{numbers: map[string]uint32{"": 0}, texts: []string{""}, kept: []bool{true}}
 }
 
 func (s *symbols) number(text string) uint32 {
 	n, found := s.numbers[text]
 	if !found {
-		n = uint32(len(s.texts))
+		if last := len(s.free) - 1; last >= 0 {
+			n, s.free = s.free[last], s.free[:last]
+			s.texts[n] = text
+		} else {
+			n = uint32(len(s.texts))
+			s.texts, s.kept = append(s.texts, text), append(s.kept, false)
+		}
 		s.numbers[text] = n
-		s.texts = append(s.texts, text)
+		s.passing = append(s.passing, n)
 	}
 	return n
 }
@@ -40,14 +49,23 @@ func (s *symbols) label(name, value string) label {
 	return label{s.number(name), s.number(value)}
 }
 
-func (s *symbols) reset() {
-	if len(s.texts) > maxKept {
-		*s = newSymbols()
-		return
+// keep keeps a number for good.
+func (s *symbols) keep(n uint32) { s.kept[n] = true }
+
+// pass ends a call: what is not kept is let go of.
+func (s *symbols) pass() {
+	for _, n := range s.passing {
+		text := s.texts[n]
+		delete(s.numbers, text)
+		if s.kept[n] {
+			text = strings.Clone(text)
+			s.texts[n], s.numbers[text] = text, n
+		} else {
+			s.texts[n] = ""
+			s.free = append(s.free, n)
+		}
 	}
-	clear(s.numbers)
-	clear(s.texts)
-	s.numbers[""], s.texts = 0, append(s.texts[:0], "")
+	s.passing = s.passing[:0]
 }
 
 // label is a label by its symbols.
@@ -70,6 +88,7 @@ type family struct {
 	name string
 	metadata.Metadata
 	help, unit uint32 // symbols
+	several    bool   // series have names of their own
 }
 
 type floatSample struct {
@@ -100,18 +119,37 @@ const (
 
 // add returns the series with the labels, which the caller may use again.
 func (g *gathered) add(ls []label, hash uint64, f *family) *series {
+	g.room(len(ls))
+	g.labels = append(g.labels, ls...)
+	return g.addLast(len(ls), hash, f)
+}
+
+// room makes room for n labels.
+func (g *gathered) room(n int) {
+	if cap(g.labels)-len(g.labels) < n {
+		// The old array lives on in the series that point to it.
+		g.labels = make([]label, 0, max(2*cap(g.labels), 16*slabSize, n))
+	}
+}
+
+// addLast returns the series whose labels are the last n, which stay only if it is
+// a new one.
+func (g *gathered) addLast(n int, hash uint64, f *family) *series {
 	if 2*len(g.list) >= len(g.slots) {
 		g.grow()
 	}
+	from := len(g.labels) - n
+	ls := g.labels[from:len(g.labels):len(g.labels)]
 	mask := uint64(len(g.slots) - 1)
 	at := hash & mask
 	for ; g.slots[at] != 0; at = (at + 1) & mask {
 		if s := g.list[g.slots[at]-1]; s.hash == hash && slices.Equal(s.labels, ls) {
+			g.labels = g.labels[:from]
 			return s
 		}
 	}
 	s := g.next()
-	s.labels, s.hash, s.family = g.keep(ls), hash, f
+	s.labels, s.hash, s.family = ls, hash, f
 	s.floats = s.only[:0]
 	g.list = append(g.list, s)
 	g.slots[at] = int32(len(g.list))
@@ -140,23 +178,12 @@ func (g *gathered) next() *series {
 	return s
 }
 
-// keep copies labels to memory that lasts until reset.
-func (g *gathered) keep(ls []label) []label {
-	if cap(g.labels)-len(g.labels) < len(ls) {
-		// The old array lives on in the series that point to it.
-		g.labels = make([]label, 0, max(2*cap(g.labels), 16*slabSize, len(ls)))
-	}
-	from := len(g.labels)
-	g.labels = append(g.labels, ls...)
-	return g.labels[from:len(g.labels):len(g.labels)]
-}
-
 // maxKept bounds what is kept of a large call for later ones: series.
 const maxKept = 64 * slabSize
 
 // reset lets go of all that a call brought.
 func (g *gathered) reset() {
-	g.symbols.reset()
+	g.symbols.pass()
 	if g.used > maxKept {
 		*g = gathered{symbols: g.symbols}
 		return
@@ -212,23 +239,8 @@ func compare(a, b int64) int {
 	return 0
 }
 
-var labelSeed = maphash.MakeSeed()
-
-// contentOf is a hash of labels by their strings, for the life of the process.
-func contentOf(ls []label, strings []string) uint64 {
-	var h maphash.Hash
-	h.SetSeed(labelSeed)
-	for _, l := range ls {
-		for _, text := range [2]string{strings[l.name], strings[l.value]} {
-			_, _ = h.WriteString(text)
-			_ = h.WriteByte(0)
-		}
-	}
-	return h.Sum64()
-}
-
 // hashOf is the sum of what each label hashes to, so that a hash can be put
-// together from parts. It holds for the call.
+// together from parts. It holds as long as the numbers do.
 func hashOf(ls []label) uint64 {
 	var sum uint64
 	for _, l := range ls {

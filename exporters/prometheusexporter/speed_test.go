@@ -100,11 +100,22 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
+// BenchmarkConsumeScrapes is the way through pdata, whose objects are there already.
 func BenchmarkConsumeScrapes(b *testing.B) {
 	md := fleetScrapes(b, 10)
+	benchmark(b, func(exp running) error { return exp.ConsumeMetrics(context.Background(), md) })
+}
+
+// BenchmarkConsumeFrames is the direct way, with a delivery of frames of 40 nodes.
+func BenchmarkConsumeFrames(b *testing.B) {
+	pieces := fleetPieces(b, 40)
+	benchmark(b, func(exp running) error { return exp.consumeOTLP(context.Background(), pieces) })
+}
+
+func benchmark(b *testing.B, consume func(running) error) {
 	sink := &taker{}
 	exp := startQuiet(b, sink, nil)
-	require.NoError(b, exp.ConsumeMetrics(context.Background(), md))
+	require.NoError(b, consume(exp))
 	samples := 0
 	for _, n := range exp.counter(b, "longhaul_prometheus_samples_sent") {
 		samples += int(n)
@@ -114,7 +125,7 @@ func BenchmarkConsumeScrapes(b *testing.B) {
 	b.ResetTimer()
 	began := cpuTime(b)
 	for b.Loop() {
-		if err := exp.ConsumeMetrics(context.Background(), md); err != nil {
+		if err := consume(exp); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package prometheusexporter
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"github.com/prometheus/prometheus/model/metadata"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 const (
@@ -37,31 +40,6 @@ const (
 	origins
 )
 
-func originOf(scope pmetric.ScopeMetrics) origin {
-	switch {
-	case !isScraped(scope):
-		return instrumented
-	case scope.Scope().Name() == receiverScope:
-		return scraped
-	}
-	return scrapedWithScope
-}
-
-func isScraped(scope pmetric.ScopeMetrics) bool {
-	for _, m := range scope.Metrics().All() {
-		if _, found := m.Metadata().Get(typeKey); found {
-			return true
-		}
-	}
-	return false
-}
-
-// attributeLabel remembers what became of an attribute's name and value.
-type attributeLabel struct {
-	key string
-	label
-}
-
 // resourceLabel is a label that all series of a resource get.
 type resourceLabel struct{ label, attribute string }
 
@@ -77,154 +55,212 @@ func resourceLabels(cfg *Config) []resourceLabel {
 }
 
 // translation turns metrics into series, as Prometheus's own OTLP endpoint does
-// (its library is what the tests compare with), at a fraction of the cost: labels
-// that points share are put together once, and nothing is copied that can be
-// pointed to. It changes nothing of the metrics, whose strings it points to until
-// reset.
+// (its library is what the tests compare with), at a fraction of the cost: what
+// points come to is remembered, labels that they share are put together once, and
+// nothing is copied that can be pointed to. It points to the requests until reset.
 type translation struct {
 	gathered
 	names
+	shapes
 	refused refusals
-	delta   *accumulation // nil: there is no delta temporality in the call
+	delta   *accumulation // nil: no delta temporality is expected in the call
 
 	resourceLabels []resourceLabel
 	tenant         string
 
 	// Of the resource being translated:
-	promoted      []labelPair // labels every series gets, by name
-	job, instance string
-	first, last   pcommon.Timestamp // of the points so far
+	target
+	first, last pcommon.Timestamp // of the points so far
 
 	// Of the scope:
 	scraped     bool
-	scopeLabels []labelPair      // otel_scope_*, in the order they are set
-	base        []label          // all of the above, sorted
-	plain       bool             // no two of them had the same name
-	memo        []attributeLabel // of the last point, in its order
-	memoPlain   bool             // what its names came to: no two labels had the same
-	memoSorted  bool             // and they were in order
+	scopeLabels []labelPair // otel_scope_*, in the order they are set
+	base        []label     // all of the above, sorted
+	baseHash    uint64
+	layout      *layout
+	plain       bool // no two of them had the same name
 
 	// Of the metric:
 	family *family
-	named  []label // base with the metric's name
-	hashed uint64  // of named
 
 	// Of the point:
-	attributes []label // under their label names, sorted
-	simple     bool    // the labels can be put together without care
-	same       bool    // the names are those of the last point
+	read       []otlpwire.Attribute // its attributes
+	malformed  error                // why they cannot be read
+	attributes []label              // under their label names, sorted
+	distinct   bool                 // they have different names
+	scoped     bool                 // some have names of labels of scopes
+	simple     bool                 // the labels can be put together without care
+	named      []label              // attributes and base
+	hashed     uint64               // of named
+	name       int                  // where the metric's name goes in named
 	point      []label
-	places     []int // of attributes in point; empty if that holds another metric's
-	name       int   // where the metric's name goes in named
 
 	builder *labels.Builder
-	sizer   *sizer2
-	runs    []run
+	writer  *writer2
+	memory  []byte // of a metric for pdata
 }
 
 func newTranslation(resource []resourceLabel) *translation {
 	t := &translation{
 		gathered:       gathered{symbols: newSymbols()},
 		names:          newNames(),
+		shapes:         newShapes(),
 		refused:        make(refusals),
 		resourceLabels: resource,
 		builder:        labels.NewBuilder(labels.EmptyLabels()),
 	}
-	t.sizer = newSizer2(&t.symbols)
+	t.writer = newWriter2(&t.symbols)
 	return t
 }
 
+// reset lets go of all that belongs to the call.
 func (t *translation) reset() {
+	t.writer.reset()
 	t.gathered.reset()
-	t.refused, t.delta = make(refusals), nil
-	for _, list := range []*[]labelPair{&t.promoted, &t.scopeLabels} {
-		clear((*list)[:cap(*list)])
-		*list = (*list)[:0]
+	if t.bytes >= maxShapeBytes || len(t.texts) > maxKept {
+		t.shapes, t.symbols = newShapes(), newSymbols()
 	}
-	clear(t.memo[:cap(t.memo)])
-	t.memo, t.places = t.memo[:0], t.places[:0]
-	t.job, t.instance, t.family = "", "", nil
+	t.refused, t.delta = make(refusals), nil
+	t.target = target{}
+	clear(t.scopeLabels[:cap(t.scopeLabels)])
+	clear(t.read[:cap(t.read)])
+	t.scopeLabels, t.read = t.scopeLabels[:0], t.read[:0]
+	t.base, t.layout, t.family = t.base[:0], nil, nil
 	t.builder.Reset(labels.EmptyLabels())
 	t.names.forget()
-	t.sizer.reset()
-	if t.runs = t.runs[:0]; cap(t.runs) > 2*maxKept {
-		t.runs = nil
+	if cap(t.memory) > maxMemory {
+		t.memory = nil
 	}
-	clear(t.runs[:cap(t.runs)])
 }
 
+// maxMemory bounds a buffer that is kept for later calls.
+const maxMemory = 1 << 20
+
+// errDelta says that a translation met delta temporality and was not prepared.
+var errDelta = errors.New("delta temporality")
+
 // resource translates all metrics of a resource.
-func (t *translation) resource(resource pmetric.ResourceMetrics) {
-	attributes := resource.Resource().Attributes()
-	t.enter(attributes)
+func (t *translation) resource(of *resource) error {
+	t.target = targetOf(t.resourceLabels, of.attributes)
 	if t.delta != nil {
-		t.delta.group = t.delta.groups[t.groupKey()]
+		t.delta.group = t.delta.groups[t.target.groupKey(t.tenant)]
+	}
+	var (
+		memory [4]scope
+		scopes = memory[:0]
+		have   [origins]bool
+	)
+	r := otlpwire.Read(of.message)
+	for r.Next() {
+		if r.Number != 2 {
+			continue
+		}
+		s, err := readScope(r.Bytes())
+		if err != nil {
+			return err
+		}
+		if s.metrics > 0 {
+			scopes = append(scopes, s)
+			have[s.origin] = true
+		}
+	}
+	if r.Err() != nil {
+		return r.Err()
 	}
 	for o := range origins {
+		if !have[o] {
+			continue
+		}
 		t.first, t.last = math.MaxUint64, 0
-		for _, scope := range resource.ScopeMetrics().All() {
-			if scope.Metrics().Len() > 0 && originOf(scope) == o {
-				t.scope(scope, o)
+		for i := range scopes {
+			if scopes[i].origin == o {
+				if err := t.scope(&scopes[i]); err != nil {
+					return err
+				}
 			}
 		}
 		if t.first != math.MaxUint64 {
-			t.targetInfo(attributes, o)
+			t.targetInfo(of.attributes, o)
 		}
 	}
+	return nil
 }
 
-func (t *translation) enter(attributes pcommon.Map) {
-	t.promoted = t.promoted[:0]
-	for _, l := range t.resourceLabels {
-		if value, found := attributes.Get(l.attribute); found {
-			if text := strings.ToValidUTF8(value.AsString(), "\uFFFD"); text != "" {
-				t.promoted = append(t.promoted, labelPair{Name: l.label, Value: text})
+// target is what the series of a resource have in common.
+type target struct {
+	promoted      []labelPair // labels every series gets, by name
+	job, instance string
+}
+
+func targetOf(resourceLabels []resourceLabel, attributes []otlpwire.Attribute) target {
+	var of target
+	for _, l := range resourceLabels {
+		if value, found := valueOf(attributes, l.attribute); found {
+			if text := strings.ToValidUTF8(value.Text(), "\uFFFD"); text != "" {
+				of.promoted = append(of.promoted, labelPair{Name: l.label, Value: text})
 			}
 		}
 	}
-	t.job, t.instance = "", ""
-	if name, found := t.identity(attributes, "service.name"); found {
-		t.job = name.AsString()
-		if namespace, found := t.identity(attributes, "service.namespace"); found {
-			t.job = namespace.AsString() + "/" + t.job
+	// What was made a label of its own is none of a target's.
+	identity := func(key string) (otlpwire.Value, bool) {
+		if isPromoted(resourceLabels, key) {
+			return otlpwire.Value{}, false
+		}
+		return valueOf(attributes, key)
+	}
+	if name, found := identity("service.name"); found {
+		of.job = name.Text()
+		if namespace, found := identity("service.namespace"); found {
+			of.job = namespace.Text() + "/" + of.job
 		}
 	}
-	if instance, found := t.identity(attributes, "service.instance.id"); found {
-		t.instance = instance.AsString()
+	if instance, found := identity("service.instance.id"); found {
+		of.instance = instance.Text()
 	}
+	return of
 }
 
-// identity returns an attribute unless it was made a label of its own.
-func (t *translation) identity(attributes pcommon.Map, key string) (pcommon.Value, bool) {
-	if t.isPromoted(key) {
-		return pcommon.Value{}, false
-	}
-	return attributes.Get(key)
+func isPromoted(resourceLabels []resourceLabel, attribute string) bool {
+	return slices.ContainsFunc(resourceLabels, func(l resourceLabel) bool { return l.attribute == attribute })
 }
 
-func (t *translation) isPromoted(attribute string) bool {
-	return slices.ContainsFunc(t.resourceLabels, func(l resourceLabel) bool { return l.attribute == attribute })
-}
-
-func (t *translation) scope(scope pmetric.ScopeMetrics, o origin) {
-	t.scraped = o != instrumented
+func (t *translation) scope(s *scope) error {
+	t.scraped = s.origin != instrumented
 	t.scopeLabels = t.scopeLabels[:0]
-	if o == scrapedWithScope && scope.Scope().Name() != "" {
-		for key, value := range scope.Scope().Attributes().All() {
-			if text := value.AsString(); text != "" {
-				t.scopeLabels = append(t.scopeLabels, labelPair{Name: scopePrefix + key, Value: text})
+	if s.origin == scrapedWithScope && s.name != "" {
+		for i := range s.attributes {
+			if text := s.attributes[i].Value.Text(); text != "" {
+				t.scopeLabels = append(t.scopeLabels, labelPair{Name: scopePrefix + s.attributes[i].Key, Value: text})
 			}
 		}
 		t.scopeLabels = append(t.scopeLabels,
-			labelPair{Name: "otel_scope_name", Value: scope.Scope().Name()},
-			labelPair{Name: "otel_scope_version", Value: scope.Scope().Version()},
-			labelPair{Name: "otel_scope_schema_url", Value: scope.SchemaUrl()})
+			labelPair{Name: "otel_scope_name", Value: s.name},
+			labelPair{Name: "otel_scope_version", Value: s.version},
+			labelPair{Name: "otel_scope_schema_url", Value: s.schema})
 	}
 	t.setBase()
-	t.memo = t.memo[:0]
-	for _, m := range scope.Metrics().All() {
-		t.metric(m)
+	hint := &t.shapes.first
+	r := otlpwire.Read(s.message)
+	for r.Next() {
+		if r.Number != 2 {
+			continue
+		}
+		m, err := readMetric(r.Bytes())
+		if err != nil {
+			return err
+		}
+		f, err := t.familyOf(&m, hint)
+		if err != nil {
+			return err
+		}
+		if f.cached {
+			hint = &f.next
+		}
+		if err := t.metric(&m, f); err != nil {
+			return err
+		}
 	}
+	return r.Err()
 }
 
 // setBase puts together what all series of a scope have.
@@ -245,43 +281,45 @@ func (t *translation) setBase() {
 	add(labelPair{Name: model.InstanceLabel, Value: t.instance})
 	t.sort(t.base)
 	t.plain = distinct(t.base)
+	t.baseHash, t.layout = hashOf(t.base), t.layoutOf(t.base)
 }
 
 // metric translates a metric, or refuses it.
-func (t *translation) metric(m pmetric.Metric) {
-	name, reason := t.nameOf(m)
-	if reason != "" {
-		t.refused.add(reason, points(m), m.Name())
-		return
+func (t *translation) metric(m *metricMessage, f *knownFamily) error {
+	if f.reason == "" && m.isDelta() && t.delta == nil {
+		return errDelta
 	}
-	t.family = &family{name: name, Metadata: metadata.Metadata{Type: t.typeOf(m), Unit: t.unit(m.Unit()), Help: m.Description()}}
-	t.family.help, t.family.unit = t.symbols.number(t.family.Help), t.symbols.number(t.family.Unit)
-	switch m.Type() {
-	case pmetric.MetricTypeGauge:
-		t.numbers(m, m.Gauge().DataPoints(), false)
-	case pmetric.MetricTypeSum:
-		t.numbers(m, m.Sum().DataPoints(), true)
+	t.family = &f.family
+	if f.reason != "" {
+		n, err := m.check(&t.memory)
+		t.refused.add(f.reason, n, m.name)
+		return err
+	}
+	if m.kind == pmetric.MetricTypeGauge || m.kind == pmetric.MetricTypeSum {
+		return t.numbers(m, f)
+	}
+	decoded, err := m.pdata(&t.memory)
+	if err != nil {
+		return err
+	}
+	switch m.kind {
 	case pmetric.MetricTypeSummary:
-		t.summaries(m)
+		t.summaries(decoded)
 	case pmetric.MetricTypeHistogram:
-		t.histograms(m)
+		t.histograms(decoded)
 	case pmetric.MetricTypeExponentialHistogram:
-		t.exponentials(m)
+		t.exponentials(decoded)
 	}
+	return nil
 }
 
-// typeOf is the type as exposed, or that of the OTLP metric.
-func (t *translation) typeOf(m pmetric.Metric) model.MetricType {
-	if t.scraped {
-		if exposed, found := m.Metadata().Get(typeKey); found {
-			return model.MetricType(exposed.Str())
-		}
-	}
-	switch m.Type() {
+// typeOf is the type of an OTLP metric.
+func typeOf(m *metricMessage) model.MetricType {
+	switch m.kind {
 	case pmetric.MetricTypeGauge:
 		return model.MetricTypeGauge
 	case pmetric.MetricTypeSum:
-		if m.Sum().IsMonotonic() {
+		if m.monotonic {
 			return model.MetricTypeCounter
 		}
 		return model.MetricTypeGauge
@@ -305,7 +343,7 @@ const (
 
 // targetInfo describes the resource for the time of its points, by the attributes
 // that are not labels of every series.
-func (t *translation) targetInfo(attributes pcommon.Map, o origin) {
+func (t *translation) targetInfo(attributes []otlpwire.Attribute, o origin) {
 	t.scraped, t.family = o != instrumented, &family{
 		name:     targetInfo,
 		Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: targetHelp},
@@ -316,11 +354,11 @@ func (t *translation) targetInfo(attributes pcommon.Map, o origin) {
 		case "service.name", "service.namespace", "service.instance.id", laneKey:
 			return false
 		}
-		return !t.isPromoted(key)
+		return !isPromoted(t.resourceLabels, key)
 	}
 	more := false
-	for key := range attributes.All() {
-		more = more || described(key)
+	for i := range attributes {
+		more = more || described(attributes[i].Key)
 	}
 	if !more {
 		return

@@ -66,15 +66,19 @@ func decompress(arrivals []*arrival) (pieces []direct.Piece, at int, err error) 
 	for _, a := range arrivals {
 		size += int(a.header.Uncompressed)
 	}
-	buffer := make([]byte, 0, size)
+	buffer := make([]byte, size)
 	pieces = make([]direct.Piece, len(arrivals))
 	for i, a := range arrivals {
-		start := len(buffer)
-		if buffer, err = a.decompress(buffer); err != nil {
+		// Each into a place of its own: a decoder gives back no more capacity than it
+		// needs, so that appending the next would copy all that is before it.
+		n := int(a.header.Uncompressed)
+		otlp, err := a.decompress(buffer[:0:n])
+		if err != nil {
 			return nil, i, err
 		}
+		buffer = buffer[n:]
 		pieces[i] = direct.Piece{
-			OTLP:    buffer[start:len(buffer):len(buffer)],
+			OTLP:    otlp,
 			Cluster: a.key.Origin.Cluster, Node: a.key.Origin.Node, Backlog: a.class == frame.Backlog,
 		}
 	}

@@ -159,3 +159,30 @@ func TestWhatAnExporterDoesNotTakeOfSomePiecesWaitsForThemAlone(t *testing.T) {
 		t.Errorf("%d frames were delivered twice", n)
 	}
 }
+
+// Frames must not be copied as often as there are frames behind them.
+func TestManyFramesAreDecompressedInOneBuffer(t *testing.T) {
+	otlp := []byte(strings.Repeat("a request that is long enough to be compressed ", 20))
+	codec := frame.CodecFor(frame.Traces)
+	packed, err := codec.Encode(nil, otlp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrivals := make([]*arrival, 100)
+	for i := range arrivals {
+		arrivals[i] = &arrival{header: frame.Header{Codec: codec.ID(), Uncompressed: uint32(len(otlp))}, payload: packed}
+	}
+	pieces, at, err := decompress(arrivals)
+	if err != nil || at >= 0 {
+		t.Fatal(at, err)
+	}
+	for _, p := range pieces {
+		if string(p.OTLP) != string(otlp) || cap(p.OTLP) > len(p.OTLP) {
+			t.Fatalf("%q of %d bytes", p.OTLP, cap(p.OTLP))
+		}
+	}
+	allocations := testing.AllocsPerRun(10, func() { _, _, _ = decompress(arrivals) })
+	if allocations >= float64(len(arrivals)) {
+		t.Errorf("%.0f allocations for %d frames", allocations, len(arrivals))
+	}
+}
