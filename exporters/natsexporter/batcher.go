@@ -173,7 +173,7 @@ func (b *batcher) encode(frames []encoded, buffer []byte, p part) ([]encoded, er
 		Codec: b.codec.ID(), Signal: b.signal, Class: frame.Live, Items: uint32(p.items),
 		First: p.times.first, Last: p.times.last, Uncompressed: uint32(len(p.otlp)),
 	}
-	if len(p.otlp) <= int(maxBatchBytes) || p.items <= 1 && len(p.otlp) <= frame.MaxRequest {
+	if len(p.otlp) <= int(maxBatchBytes) && p.items <= frame.MaxItems || p.items <= 1 && len(p.otlp) <= frame.MaxRequest {
 		payload, err := b.codec.Encode(buffer[:0], p.otlp)
 		if err != nil {
 			return frames, fmt.Errorf("encode %d %s items: %w", p.items, b.signal, err)

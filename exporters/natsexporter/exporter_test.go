@@ -307,6 +307,27 @@ func TestARequestTooLargeForABackendIsSplitAndNothingIsLost(t *testing.T) {
 	}
 }
 
+func TestARequestOfVeryManyItemsIsSplitAndNothingIsLost(t *testing.T) {
+	config := testConfig(t)
+	e, stop := start(t, config)
+	const items = frame.MaxItems + 10
+	if err := e.logs.ConsumeLogs(t.Context(), logs(make([]string, items)...)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	headers, otlp := spooled(t, config, frame.Logs)
+	total := 0
+	for _, h := range headers {
+		total += int(h.Items)
+		if h.Items > frame.MaxItems {
+			t.Errorf("a frame of %d items", h.Items)
+		}
+	}
+	if got := len(bodies(t, otlp)); total != items || got != items {
+		t.Errorf("%d items in the headers, %d in the frames; want %d", total, got, items)
+	}
+}
+
 // noise is text that does not compress to less than three quarters.
 func noise(n int) string {
 	raw := make([]byte, n)

@@ -388,12 +388,15 @@ func TestTheConnectionIsAsConfigured(t *testing.T) {
 		if head, _ := metadata.FromIncomingContext(ctx); len(head.Get("x-tenant")) != 1 || head.Get("x-tenant")[0] != "stores" {
 			return status.Error(codes.Unauthenticated, "who are you")
 		}
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) < 30*time.Minute {
+			return status.Error(codes.InvalidArgument, "not the timeout that is configured")
+		}
 		return nil
 	}}
 	wire := &wire{}
 	e, _ := directlyTo(t, keep(t, server, grpc.Creds(credentials.NewServerTLSFromCert(&certificate)), grpc.StatsHandler(wire)), map[string]any{
 		"tls":     map[string]any{"insecure": false, "ca_file": file},
-		"headers": map[string]any{"x-tenant": "stores"}, "compression": "gzip",
+		"headers": map[string]any{"x-tenant": "stores"}, "compression": "gzip", "timeout": "1h",
 	})
 	require.NoError(t, e.ConsumeOTLP(context.Background(), []direct.Piece{named(t, "a", 10)}))
 	require.Equal(t, []string{"a"}, names(server.take()))

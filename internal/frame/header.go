@@ -19,6 +19,8 @@ const (
 	// MaxRequest is the most an edge has a payload decode to: it splits what is larger.
 	// A relay has memory for that, whatever its limit, and may reject what is larger.
 	MaxRequest = 8 << 20
+	// MaxItems is likewise the most items that an edge puts into a frame.
+	MaxItems = 1 << 16
 )
 
 // Magic opens every frame.

@@ -44,9 +44,12 @@ func (o *outlet) limit(bytes int64) {
 	o.batch = max(1, o.decoded.limit/int64(len(o.workers)))
 }
 
+// itemMemory is what an item takes that has next to nothing in it.
+const itemMemory = 256
+
 // decodedBytes estimates what a frame takes in memory while it is delivered.
 func (o *outlet) decodedBytes(a *arrival) int64 {
-	return o.sink.memory * int64(a.header.Uncompressed)
+	return max(o.sink.memory*int64(a.header.Uncompressed), itemMemory*int64(a.header.Items))
 }
 
 // workerOf chooses who delivers an origin's frames: always the same.

@@ -73,6 +73,9 @@ func (a *arrival) decode(use func(otlp []byte) error) error {
 		return err
 	}
 	*buffer = otlp
+	if err := a.dense(otlp); err != nil {
+		return err
+	}
 	if err := use(otlp); err != nil {
 		return fmt.Errorf("%w: %w", errNoRequest, err)
 	}

@@ -150,8 +150,8 @@ var errOversize = errors.New("the frame would take too much memory")
 // what one frame takes.
 func (o *outlet) oversize(a *arrival) error {
 	if n, most := o.decodedBytes(a), max(leastDecoded, o.decoded.limit); n > most {
-		return fmt.Errorf("%w: decoded it has %d bytes, for which about %d are needed, and %d are there for one frame; "+
-			"if it is a good one, raise memory_limit and send it again", errOversize, a.header.Uncompressed, n, most)
+		return fmt.Errorf("%w: decoded it has %d bytes and %d items, for which about %d are needed, and %d are there for one frame; "+
+			"if it is a good one, raise memory_limit and send it again", errOversize, a.header.Uncompressed, a.header.Items, n, most)
 	}
 	return nil
 }
@@ -179,7 +179,11 @@ func (w *worker) attempt(ctx context.Context, arrivals []*arrival) (result attem
 	}
 	at, err := w.sink.deliver(delivering, arrivals)
 	if at >= 0 {
-		return attempt{at: at, undecodable: err, cause: frame.Corrupt}
+		cause := frame.Corrupt
+		if errors.Is(err, errOversize) {
+			cause = frame.Rejected
+		}
+		return attempt{at: at, undecodable: err, cause: cause}
 	}
 	w.telemetry.attempted(w.outlet, arrivals)
 	if err == nil {
