@@ -48,9 +48,15 @@ func (s *source) readResources(found func(index int, attributes []otlpwire.Attri
 			continue
 		}
 		message := r.Bytes()
-		described, err := only(message, 1)
-		if err != nil {
-			return err
+		var described []byte
+		of := otlpwire.Read(message)
+		for of.Next() {
+			if of.Number == 1 {
+				described = join(described, of.Bytes())
+			}
+		}
+		if of.Err() != nil {
+			return of.Err()
 		}
 		attributes, err := s.attributes(described)
 		if err != nil {
@@ -69,20 +75,13 @@ func (s *source) attributes(described []byte) ([]otlpwire.Attribute, error) {
 	return readAttributes(nil, described, 1)
 }
 
-// only returns the message in a field. In protobuf, one that comes twice is the same
-// as one with the fields of both.
-func only(message []byte, field int32) (found []byte, err error) {
-	r := otlpwire.Read(message)
-	for r.Next() {
-		if r.Number == field {
-			if found == nil {
-				found = r.Bytes()
-			} else {
-				found = append(found[:len(found):len(found)], r.Bytes()...)
-			}
-		}
+// join is for a message that comes in parts: in protobuf, one that comes twice is the
+// same as one with the fields of both.
+func join(first, second []byte) []byte {
+	if first == nil {
+		return second
 	}
-	return found, r.Err()
+	return append(first[:len(first):len(first)], second...)
 }
 
 // readAttributes appends the attributes that are in a field of a message.
@@ -123,14 +122,13 @@ type scope struct {
 
 func readScope(message []byte) (s scope, err error) {
 	s.message = message
+	var described []byte
 	isScraped := false
-	described, err := only(message, 1)
-	if err != nil {
-		return s, err
-	}
 	r := otlpwire.Read(message)
 	for r.Next() {
 		switch r.Number {
+		case 1:
+			described = join(described, r.Bytes())
 		case 2:
 			s.metrics++
 			if m := r.Bytes(); !isScraped {
@@ -207,43 +205,88 @@ var metricKinds = [...]pmetric.MetricType{
 	10: pmetric.MetricTypeExponentialHistogram, 11: pmetric.MetricTypeSummary,
 }
 
-func readMetric(message []byte) (m metricMessage, err error) {
-	m.message = message
-	r := otlpwire.Read(message)
+// read reads a metric but for its points.
+func (m *metricMessage) read(message []byte) error {
+	*m = metricMessage{message: message}
+	for at := 0; at < len(message); {
+		from, to := short(message, at)
+		if to == 0 {
+			return m.readCarefully()
+		}
+		m.set(int32(message[at]>>3), message[from:to:to])
+		at = to
+	}
+	return m.readKind()
+}
+
+// short returns where the field at a place begins and ends, if it is a text or a
+// message of less than 16 KiB; otherwise zeros.
+func short(message []byte, at int) (from, to int) {
+	if at+2 >= len(message) || message[at]&7 != 2 || message[at] >= 0x80 || message[at] < 1<<3 {
+		return 0, 0
+	}
+	from, to = at+2, at+2+int(message[at+1])
+	if second := message[at+2]; message[at+1] >= 0x80 {
+		if second >= 0x80 {
+			return 0, 0
+		}
+		from, to = at+3, at+3+(int(message[at+1]&0x7f)|int(second)<<7)
+	}
+	if to > len(message) {
+		return 0, 0
+	}
+	return from, to
+}
+
+func (m *metricMessage) readCarefully() error {
+	*m = metricMessage{message: m.message}
+	r := otlpwire.Read(m.message)
 	for r.Next() {
 		switch r.Number {
-		case 1:
-			m.name = r.Text()
-		case 2:
-			m.description = r.Text()
-		case 3:
-			m.unit = r.Text()
-		case 5, 7, 9, 10, 11:
-			m.data, m.kind = r.Bytes(), metricKinds[r.Number]
-		case 12:
-			m.moreMetadata = m.metadata != nil
-			m.metadata = r.Bytes()
+		case 1, 2, 3, 5, 7, 9, 10, 11, 12:
+			m.set(r.Number, r.Bytes())
 		}
 	}
 	if r.Err() != nil {
-		return m, r.Err()
+		return r.Err()
 	}
-	switch m.kind {
-	case pmetric.MetricTypeGauge, pmetric.MetricTypeSummary:
-		m.temporality = pmetric.AggregationTemporalityCumulative
-	case pmetric.MetricTypeSum, pmetric.MetricTypeHistogram, pmetric.MetricTypeExponentialHistogram:
-		err = m.readKind()
-	}
-	return m, err
+	return m.readKind()
 }
 
-// readKind reads what stands beside the points of sums and histograms.
-func (m *metricMessage) readKind() error {
-	rest := m.data
-	for len(rest) > 1 && rest[0] == 1<<3|2 && rest[1] < 0x80 && int(rest[1])+2 <= len(rest) { // points, mostly
-		rest = rest[int(rest[1])+2:]
+func (m *metricMessage) set(field int32, value []byte) {
+	switch field {
+	case 1:
+		m.name = otlpwire.Text(value)
+	case 2:
+		m.description = otlpwire.Text(value)
+	case 3:
+		m.unit = otlpwire.Text(value)
+	case 5, 7, 9, 10, 11:
+		m.data, m.kind = value, metricKinds[field]
+	case 12:
+		m.moreMetadata = m.metadata != nil
+		m.metadata = value
 	}
-	r := otlpwire.Read(rest)
+}
+
+// readKind reads what stands beside the points.
+func (m *metricMessage) readKind() error {
+	switch m.kind {
+	case pmetric.MetricTypeEmpty:
+		return nil
+	case pmetric.MetricTypeGauge, pmetric.MetricTypeSummary:
+		m.temporality = pmetric.AggregationTemporalityCumulative
+		return nil
+	}
+	at := 0
+	for at < len(m.data) && m.data[at] == 1<<3|2 { // points, mostly
+		_, to := short(m.data, at)
+		if to == 0 {
+			break
+		}
+		at = to
+	}
+	r := otlpwire.Read(m.data[at:])
 	for r.Next() {
 		switch {
 		case r.Number == 2:
@@ -401,11 +444,11 @@ func (of *resource) metrics(found func(*metricMessage) error) error {
 			if scope.Number != 2 {
 				continue
 			}
-			m, err := readMetric(scope.Bytes())
-			if err == nil {
-				err = found(&m)
+			var m metricMessage
+			if err := m.read(scope.Bytes()); err != nil {
+				return err
 			}
-			if err != nil {
+			if err := found(&m); err != nil {
 				return err
 			}
 		}
