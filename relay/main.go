@@ -10,7 +10,11 @@ import (
 	"embed"
 	"os"
 
+	"go.opentelemetry.io/collector/confmap"
+
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/distribution"
+	"github.com/longhaul/longhaul/receivers/natsreceiver"
 )
 
 //go:embed config/*.yaml
@@ -22,6 +26,7 @@ func main() {
 		Description: "longhaul-relay hands what the edges ship to Loki, Prometheus and Jaeger, and confirms it to them.",
 		Components:  components(),
 		Defaults:    defaults,
+		Converters:  []confmap.ConverterFactory{direct.NewConverterFactory(natsreceiver.Type)},
 
 		MemoryLimitBytes: memoryLimitBytes,
 		GCPercent:        gcPercent,

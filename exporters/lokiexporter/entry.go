@@ -22,6 +22,7 @@ type entry struct {
 	size     int32 // of its message, without tag and length
 	stream   int32 // index in the batch
 	resource int32 // index in the call
+	read     bool  // of readScope
 	state    state
 	cut      cut
 }
@@ -129,7 +130,8 @@ func (b *batch) group() {
 
 // markRepetitions numbers entries that are equal in time, line and metadata.
 // Loki stores such entries once, but a program that says something twice in the
-// same instant said it twice.
+// same instant said it twice. Lines of one container that come in several resources
+// were read at several times: those that are equal are one line, read again.
 func (b *batch) markRepetitions(s *stream) {
 	order := b.of(s)
 	for start := 0; start < len(order); {
@@ -194,9 +196,9 @@ func (b *batch) markMany(order []int32) int {
 	return added
 }
 
-// same says whether two entries of one instant are equal.
+// same says whether of two entries of one instant one repeats the other.
 func (b *batch) same(x, y *entry) bool {
-	return x.line == y.line && b.sameMetadata(x, y)
+	return x.line == y.line && (!x.read || x.resource == y.resource) && b.sameMetadata(x, y)
 }
 
 func (b *batch) sameMetadata(x, y *entry) bool {

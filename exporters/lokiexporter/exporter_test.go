@@ -111,6 +111,31 @@ func TestEntriesReachLokiWithLabelsAndMetadata(t *testing.T) {
 	}
 }
 
+// A collector that is killed reads lines again that it had handed on. They come in
+// one call with the first ones or in another; Loki stores equal entries once.
+func TestLinesThatAreReadAgainAreStoredOnce(t *testing.T) {
+	t.Parallel()
+	loki := startLoki(t, withTimeSharding)
+	exp := start(t, loki.url, nil)
+	now := time.Now()
+	logs := plog.NewLogs()
+	read := func(seen time.Time) {
+		scope := addLogs(logs, map[string]any{"k8s.cluster.name": "store-0001", "k8s.container.name": "api"})
+		scope.Scope().SetName(readScope)
+		for i := range 100 {
+			record := addRecord(scope, now.Add(time.Duration(i)*time.Millisecond), fmt.Sprintf("line %d", i))
+			record.SetObservedTimestamp(pcommon.NewTimestampFromTime(seen))
+		}
+	}
+	read(now.Add(time.Second))
+	require.NoError(t, exp.ConsumeLogs(context.Background(), logs))
+	read(now.Add(2 * time.Second))
+	read(now.Add(3 * time.Second))
+	require.NoError(t, exp.ConsumeLogs(context.Background(), logs))
+	entries := loki.query(t, `{cluster="store-0001"}`, now.Add(-time.Minute), now.Add(time.Minute))
+	require.Equal(t, 100, len(entries))
+}
+
 func withoutKey(m map[string]string, key string) map[string]string {
 	copied := make(map[string]string, len(m))
 	for k, v := range m {

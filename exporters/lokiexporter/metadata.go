@@ -24,6 +24,10 @@ const (
 	// laneAttribute is what the relay says to its exporters about a resource; it
 	// is no part of the data.
 	laneAttribute = "longhaul.lane"
+
+	// readScope is the scope of lines that were read from the logs of containers.
+	// After a kill of the collector some are read again.
+	readScope = "github.com/longhaul/longhaul/receivers/containerlogsreceiver"
 )
 
 // metadataNames gives attributes the names Loki accepts, by Loki's own rule: it
@@ -89,9 +93,9 @@ const (
 	attributesRoot = ""
 )
 
-// record adds what belongs to the record itself. ownMetadata does the same
-// without this type, where nothing is unusual.
-func (m *metadata) record(record plog.LogRecord) {
+// record adds what belongs to the record itself; read says that it is a line of
+// readScope. ownMetadata does the same without this type, where nothing is unusual.
+func (m *metadata) record(record plog.LogRecord, read bool) {
 	if id := record.TraceID(); !id.IsEmpty() {
 		m.add(nameTraceID, hex.EncodeToString(id[:]))
 	}
@@ -103,7 +107,7 @@ func (m *metadata) record(record plog.LogRecord) {
 	}
 	m.add(nameSeverity, record.SeverityText())
 	m.add(nameEvent, record.EventName())
-	if hasObserved(record) {
+	if !read && hasObserved(record) {
 		m.add(nameObserved, strconv.FormatUint(uint64(record.ObservedTimestamp()), 10))
 	}
 	if flags := record.Flags(); flags != 0 {
@@ -115,7 +119,9 @@ func (m *metadata) record(record plog.LogRecord) {
 	m.attributes(attributesRoot, record.Attributes())
 }
 
-// hasObserved says whether when a record was observed is worth telling.
+// hasObserved says whether when a record was observed is worth telling. It never is
+// of a line that was read: it says when, and read again the line is to be an equal
+// entry, which Loki stores once.
 func hasObserved(record plog.LogRecord) bool {
 	seen := record.ObservedTimestamp()
 	return seen != 0 && record.Timestamp() != 0 && seen != record.Timestamp()

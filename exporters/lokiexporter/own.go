@@ -44,7 +44,7 @@ func (r *run) ownMetadata(record plog.LogRecord) bool {
 	}
 	addOwn(&o, nameSeverity, record.SeverityText())
 	addOwn(&o, nameEvent, record.EventName())
-	if hasObserved(record) {
+	if !r.read && hasObserved(record) {
 		addOwn(&o, nameObserved, strconv.AppendUint(o.number[:0], uint64(record.ObservedTimestamp()), 10))
 	}
 	if flags := record.Flags(); flags != 0 {

@@ -57,6 +57,7 @@ func (t *translator) translate(b *batch, logs plog.Logs, resources []int32, p po
 		key := resourceKey(attributes)
 		for _, scopeLogs := range resourceLogs.ScopeLogs().All() {
 			run.scope = scopeLogs.Scope()
+			run.read = run.scope.Name() == readScope
 			run.shared = t.shared(s, key, attributes, run.scope)
 			for _, record := range scopeLogs.LogRecords().All() {
 				run.add(record)
@@ -103,6 +104,7 @@ type run struct {
 	batch      *batch
 	attributes pcommon.Map
 	scope      pcommon.InstrumentationScope
+	read       bool // the scope is readScope
 	resource   int32
 	shared     *shared
 	demoted    labelSet
@@ -138,7 +140,7 @@ func (r *run) add(record plog.LogRecord) {
 	}
 	level := levelOf(record)
 	index := r.stream(level, at)
-	e := entry{at: at, line: line, shared: one, own: start, ownBytes: int32(own), size: int32(sizeOfEntry(at, line, bytes)), stream: index, resource: r.resource, cut: shortened}
+	e := entry{at: at, line: line, shared: one, own: start, ownBytes: int32(own), size: int32(sizeOfEntry(at, line, bytes)), stream: index, resource: r.resource, read: r.read, cut: shortened}
 	b.streams[index].n++
 	b.streams[index].bytes += e.framed()
 	b.entries = append(b.entries, e)
@@ -149,7 +151,7 @@ func (r *run) add(record plog.LogRecord) {
 func (r *run) allMetadata(record plog.LogRecord) bool {
 	m := &r.batch.scratch.metadata
 	m.reset()
-	m.record(record)
+	m.record(record, r.read)
 	m.resource(r.attributes)
 	m.scope(r.scope)
 	r.batch.arena = m.appendTo(r.batch.arena)

@@ -181,6 +181,58 @@ func TestTimeFallsBackToObservedThenNow(t *testing.T) {
 	require.Empty(t, entry.StructuredMetadata)
 }
 
+// readAt are lines of a container's log as the collector's receiver makes them, read
+// at a time.
+func readAt(seen time.Time, attributes map[string]any, lines ...string) plog.Logs {
+	logs := plog.NewLogs()
+	scope := addLogs(logs, map[string]any{"k8s.cluster.name": "store-0001", "k8s.container.name": "api"})
+	scope.Scope().SetName(readScope)
+	for _, line := range lines {
+		record := addRecord(scope, noon, line)
+		record.SetObservedTimestamp(pcommon.NewTimestampFromTime(seen))
+		if err := record.Attributes().FromRaw(attributes); err != nil {
+			panic(err)
+		}
+	}
+	return logs
+}
+
+func TestLinesThatAreReadAgainAreTheSameEntries(t *testing.T) {
+	many := make([]string, 2*fewEntries)
+	for name, c := range map[string]struct {
+		attributes map[string]any
+		lines      []string
+	}{
+		"plain":                    {map[string]any{"log.iostream": "stdout"}, []string{"line"}},
+		"names to settle":          {map[string]any{"cluster": "spoofed"}, []string{"line"}},
+		"without metadata":         {nil, []string{"line"}},
+		"said twice in an instant": {nil, []string{"line", "line", "other"}},
+		"said often in an instant": {nil, many},
+	} {
+		first, again := readAt(noon.Add(time.Second), c.attributes, c.lines...), readAt(noon.Add(time.Minute), c.attributes, c.lines...)
+		once, _ := translate(t, first)
+		twice, _ := translate(t, again)
+		require.Equal(t, once, twice, name)
+
+		// The relay delivers both in one call, when both come from a backlog.
+		again.ResourceLogs().MoveAndAppendTo(first.ResourceLogs())
+		both, _ := translate(t, first)
+		distinct := make(map[string]int)
+		for _, entry := range both[0].entries {
+			distinct[entry.Line+fmt.Sprint(metadataOf(entry))]++
+		}
+		require.Len(t, distinct, len(c.lines), name)
+		for entry, n := range distinct {
+			require.Equal(t, 2, n, "%s: %s", name, entry)
+		}
+	}
+	// Whatever comes from elsewhere tells when it was observed.
+	other := readAt(noon.Add(time.Second), nil, "line")
+	other.ResourceLogs().At(0).ScopeLogs().At(0).Scope().SetName("orders/log")
+	streams, _ := translate(t, other)
+	require.Contains(t, metadataOf(streams[0].entries[0]), nameObserved)
+}
+
 func TestOverlongLinesAreCutAndCounted(t *testing.T) {
 	whole := strings.Repeat("x", 256<<10)
 	_, entry, cut := one(t, nil, func(r plog.LogRecord) { r.Body().SetStr(whole) })
@@ -304,7 +356,7 @@ func TestTheShortWayIsTheLongWay(t *testing.T) {
 			for _, s := range r.ScopeLogs().All() {
 				for _, record := range s.LogRecords().All() {
 					m.reset()
-					m.record(record)
+					m.record(record, false)
 					m.resource(r.Resource().Attributes())
 					m.scope(s.Scope())
 					want := m.appendTo(nil)

@@ -166,21 +166,23 @@ func (b *batcher) seal(full *batch) {
 	b.sealed <- full
 }
 
-// encode appends the frames of p. One too large for the hub is split. The first
-// payload is written into buffer.
+// encode appends the frames of p. One too large for the hub, a relay or a backend is
+// split. The first payload is written into buffer.
 func (b *batcher) encode(frames []encoded, buffer []byte, p part) ([]encoded, error) {
-	payload, err := b.codec.Encode(buffer[:0], p.otlp)
-	if err != nil {
-		return frames, fmt.Errorf("encode %d %s items: %w", p.items, b.signal, err)
-	}
 	header := frame.Header{
 		Codec: b.codec.ID(), Signal: b.signal, Class: frame.Live, Items: uint32(p.items),
 		First: p.times.first, Last: p.times.last, Uncompressed: uint32(len(p.otlp)),
 	}
-	switch {
-	case len(payload)+frame.HeaderSize+frame.TrailerSize <= int(b.config.Ship.MaxFrameBytes):
-		return append(frames, encoded{header: header, payload: payload}), nil
-	case p.items == 1:
+	if len(p.otlp) <= int(maxBatchBytes) && p.items <= frame.MaxItems || p.items <= 1 && len(p.otlp) <= frame.MaxRequest {
+		payload, err := b.codec.Encode(buffer[:0], p.otlp)
+		if err != nil {
+			return frames, fmt.Errorf("encode %d %s items: %w", p.items, b.signal, err)
+		}
+		if len(payload)+frame.HeaderSize+frame.TrailerSize <= int(b.config.Ship.MaxFrameBytes) {
+			return append(frames, encoded{header: header, payload: payload}), nil
+		}
+	}
+	if p.items <= 1 {
 		return append(frames, encoded{header: header, tooLarge: true}), nil
 	}
 	halves, err := split(b.signal, p.otlp, p.items)
@@ -202,8 +204,8 @@ func (b *batcher) write(ctx context.Context, sp *spool.Spool, frames []encoded) 
 		if f.tooLarge {
 			sp.Lose(b.signal, frame.TooLarge, uint64(items))
 			b.telemetry.lost(b.signal, items)
-			b.log.Error("an item is too large for the hub and is lost; it is counted (raise ship::max_frame_bytes and the hub's max_payload to keep such items)",
-				zap.Stringer("signal", b.signal), zap.Int("otlp_bytes", otlpBytes), zap.Stringer("max_frame_bytes", b.config.Ship.MaxFrameBytes))
+			b.log.Error("an item is too large for a frame and is lost; it is counted (up to max_otlp_bytes, raise ship::max_frame_bytes and the hub's max_payload to keep such items)",
+				zap.Stringer("signal", b.signal), zap.Int("otlp_bytes", otlpBytes), zap.Stringer("max_frame_bytes", b.config.Ship.MaxFrameBytes), zap.Int("max_otlp_bytes", frame.MaxRequest))
 			continue
 		}
 		if _, err := sp.Append(ctx, f.header, f.payload); err != nil {

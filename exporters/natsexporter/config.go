@@ -14,9 +14,13 @@ import (
 	"github.com/longhaul/longhaul/internal/spool"
 )
 
-// maxBatchBytes keeps a frame of incompressible data far below what the spool
-// and the hub accept.
-const maxBatchBytes = 16 * bytesize.MiB
+// maxBatchBytes is how much OTLP goes into one frame, unless it is a single item. gRPC
+// servers refuse messages of more than 4 MiB by default, and a relay adds to what it
+// delivers where it comes from: a frame that cannot be divided must pass as it is.
+const maxBatchBytes = 3 * bytesize.MiB
+
+// maxFrameBytes is more than such a batch can ever take.
+const maxFrameBytes = 32 * bytesize.MiB
 
 // eagerDelay is what a batch of EagerItems still waits.
 const eagerDelay = 50 * time.Millisecond
@@ -201,8 +205,8 @@ func (c *Config) Validate() error {
 	if c.Ship.PublishTimeout < time.Second {
 		report("ship::publish_timeout", "must be at least 1s, not %s", c.Ship.PublishTimeout)
 	}
-	if c.Ship.MaxFrameBytes < 16*bytesize.KiB || c.Ship.MaxFrameBytes > 2*maxBatchBytes {
-		report("ship::max_frame_bytes", "must be between 16KiB and %s, not %s", 2*maxBatchBytes, c.Ship.MaxFrameBytes)
+	if c.Ship.MaxFrameBytes < 16*bytesize.KiB || c.Ship.MaxFrameBytes > maxFrameBytes {
+		report("ship::max_frame_bytes", "must be between 16KiB and %s, not %s", maxFrameBytes, c.Ship.MaxFrameBytes)
 	}
 	if c.Ship.SealAfter < minSealAfter {
 		report("ship::seal_after", "must be at least %s, not %s", minSealAfter, c.Ship.SealAfter)

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -274,6 +275,56 @@ func TestAnItemTooLargeForTheHubIsCountedAndTheRestKept(t *testing.T) {
 	stop()
 	if _, otlp := spooled(t, config, frame.Logs); fmt.Sprint(bodies(t, otlp)) != "[before after]" {
 		t.Fatalf("the spool holds %v", bodies(t, otlp))
+	}
+}
+
+func TestARequestTooLargeForABackendIsSplitAndNothingIsLost(t *testing.T) {
+	config := testConfig(t)
+	e, stop := start(t, config)
+	var want []string
+	for i := range 20 { // they compress to next to nothing: the hub's limit splits none of it
+		want = append(want, fmt.Sprint(i, strings.Repeat("x", 1<<20)))
+	}
+	if err := e.logs.ConsumeLogs(t.Context(), logs(want...)); err != nil {
+		t.Fatal(err)
+	}
+	single := strings.Repeat("z", frame.MaxRequest-1000)
+	if err := e.logs.ConsumeLogs(t.Context(), logs("before", strings.Repeat("y", frame.MaxRequest), "after", single)); err != nil {
+		t.Fatal(err)
+	}
+	if lost := e.logs.(signalExporter).spool.Stats().Lanes[0].Lost; lost[frame.TooLarge] != 1 {
+		t.Errorf("lost %v; want one item that no frame can hold", lost)
+	}
+	stop()
+	headers, otlp := spooled(t, config, frame.Logs)
+	if got := bodies(t, otlp); !slices.Equal(got, append(want, "before", "after", single)) {
+		t.Fatalf("%d of %d bodies, or in another order", len(got), len(want)+3)
+	}
+	for _, h := range headers {
+		if h.Uncompressed > 3<<20 && h.Items > 1 || h.Uncompressed > frame.MaxRequest {
+			t.Errorf("a frame decodes to %d bytes, %d items", h.Uncompressed, h.Items)
+		}
+	}
+}
+
+func TestARequestOfVeryManyItemsIsSplitAndNothingIsLost(t *testing.T) {
+	config := testConfig(t)
+	e, stop := start(t, config)
+	const items = frame.MaxItems + 10
+	if err := e.logs.ConsumeLogs(t.Context(), logs(make([]string, items)...)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	headers, otlp := spooled(t, config, frame.Logs)
+	total := 0
+	for _, h := range headers {
+		total += int(h.Items)
+		if h.Items > frame.MaxItems {
+			t.Errorf("a frame of %d items", h.Items)
+		}
+	}
+	if got := len(bodies(t, otlp)); total != items || got != items {
+		t.Errorf("%d items in the headers, %d in the frames; want %d", total, got, items)
 	}
 }
 

@@ -9,6 +9,12 @@
 //   - What a server accepted only in part (partial_success) is counted:
 //     longhaul_otlp_items_rejected. Upstream only logs it.
 //
+// Over gRPC and without a queue they take the requests of frames as well as pdata
+// (direct.Consumer): splice.go writes the origin on the resources of a request and
+// leaves all other bytes as they are, pack.go makes requests of the size that servers
+// take, send.go sends them with upstream's configuration, and direct.go makes one
+// answer of the servers'.
+//
 // All else is upstream's: types, configuration, retries.
 package otlpoutcome
 
@@ -22,6 +28,7 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/otlpexporter"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
@@ -31,6 +38,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/longhaul/longhaul/internal/direct"
 )
 
 const scopeName = "github.com/longhaul/longhaul/exporters/otlpoutcome"
@@ -39,16 +48,25 @@ const scopeName = "github.com/longhaul/longhaul/exporters/otlpoutcome"
 func NewFactory(upstream exporter.Factory) exporter.Factory {
 	f := exporter.NewFactory(upstream.Type(), upstream.CreateDefaultConfig,
 		exporter.WithTraces(func(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Traces, error) {
-			next, err := create(ctx, set, cfg, "traces", upstream.CreateTraces)
-			return traces{next}, err
+			next, beside, err := create(ctx, set, cfg, tracesSignal, upstream.CreateTraces)
+			if err != nil || beside == nil {
+				return traces{next}, err
+			}
+			return directTraces{traces{next}, beside}, nil
 		}, upstream.TracesStability()),
 		exporter.WithMetrics(func(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Metrics, error) {
-			next, err := create(ctx, set, cfg, "metrics", upstream.CreateMetrics)
-			return metrics{next}, err
+			next, beside, err := create(ctx, set, cfg, metricsSignal, upstream.CreateMetrics)
+			if err != nil || beside == nil {
+				return metrics{next}, err
+			}
+			return directMetrics{metrics{next}, beside}, nil
 		}, upstream.MetricsStability()),
 		exporter.WithLogs(func(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Logs, error) {
-			next, err := create(ctx, set, cfg, "logs", upstream.CreateLogs)
-			return logs{next}, err
+			next, beside, err := create(ctx, set, cfg, logsSignal, upstream.CreateLogs)
+			if err != nil || beside == nil {
+				return logs{next}, err
+			}
+			return directLogs{logs{next}, beside}, nil
 		}, upstream.LogsStability()),
 	)
 	// The old names of the types go on working, with upstream's warning.
@@ -63,26 +81,54 @@ type aliased interface {
 	SetDeprecatedAlias(component.Type)
 }
 
-func create[E any](ctx context.Context, set exporter.Settings, cfg component.Config, signal string,
+// create makes upstream's exporter and, where its configuration lets requests be sent
+// as they are, what does that.
+func create[E component.Component](ctx context.Context, set exporter.Settings, cfg component.Config, of *signal,
 	upstream func(context.Context, exporter.Settings, component.Config) (E, error),
-) (E, error) {
-	var none E
+) (next E, beside *directly, err error) {
 	counter, err := set.MeterProvider.Meter(scopeName).Int64Counter("longhaul_otlp_items_rejected",
-		metric.WithDescription("Log records, data points and spans that an OTLP server refused for good while it accepted the rest of the request (partial_success)."))
+		metric.WithDescription("Log records, data points and spans that an OTLP server refused for good while it accepted the rest of the request (partial_success) or of the frame."))
 	if err != nil {
-		return none, fmt.Errorf("create metrics: %w", err)
+		return next, nil, fmt.Errorf("create metrics: %w", err)
 	}
-	attributes := metric.WithAttributes(attribute.String("exporter", set.ID.String()), attribute.String("signal", signal))
-	set.Logger = set.Logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return partial{core, func(n int64) { counter.Add(context.Background(), n, attributes) }}
+	attributes := metric.WithAttributes(attribute.String("exporter", set.ID.String()), attribute.String("signal", of.name))
+	rejected := func(n int64) { counter.Add(context.Background(), n, attributes) }
+	counting := set
+	counting.Logger = set.Logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return partial{core, rejected}
 	}))
-	return upstream(ctx, set, cfg)
+	if next, err = upstream(ctx, counting, cfg); err != nil {
+		return next, nil, err
+	}
+	grpc, ok := cfg.(*otlpexporter.Config)
+	if !ok || grpc.QueueConfig.HasValue() {
+		return next, nil, nil // a queue holds pdata, and takes it before the server has it
+	}
+	sender, err := newSender(ctx, set, grpc, of, rejected)
+	if err != nil {
+		return next, nil, err
+	}
+	return next, newDirectly(next, sender), nil
 }
 
 type (
 	traces  struct{ exporter.Traces }
 	metrics struct{ exporter.Metrics }
 	logs    struct{ exporter.Logs }
+
+	// Those that take requests as they are too: Start and Shutdown are of both.
+	directTraces struct {
+		traces
+		*directly
+	}
+	directMetrics struct {
+		metrics
+		*directly
+	}
+	directLogs struct {
+		logs
+		*directly
+	}
 )
 
 func (e traces) ConsumeTraces(ctx context.Context, td ptrace.Traces) error {
@@ -101,6 +147,10 @@ var (
 	_ consumer.Traces  = traces{}
 	_ consumer.Metrics = metrics{}
 	_ consumer.Logs    = logs{}
+
+	_ direct.Consumer = directTraces{}
+	_ direct.Consumer = directMetrics{}
+	_ direct.Consumer = directLogs{}
 )
 
 // ErrNotTaken is wrapped by errors that upstream takes for final and that are not:

@@ -10,12 +10,16 @@ import (
 // gone. It is more than two of an edge's hellos.
 const ConflictSilence = 90 * time.Second
 
+// maxInstances bounds the instances of a spool that are known.
+const maxInstances = 16
+
 // Instances notices two collectors that use copies of one spool: they say hello
 // for the same origin and epoch by turns. A collector that was restarted is not
 // one: its old instance never speaks again. Safe for concurrent use.
 type Instances struct {
 	mu     sync.Mutex
 	spools map[Spool]*instances
+	swept  time.Time
 }
 
 type instances struct {
@@ -40,6 +44,7 @@ func (in *Instances) Hear(id Spool, name string, now time.Time) (conflict []stri
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.sweep(now)
 	s, ok := in.spools[id]
 	if !ok {
 		s = &instances{}
@@ -51,6 +56,7 @@ func (in *Instances) Hear(id Spool, name string, now time.Time) (conflict []stri
 	switch {
 	case at < 0:
 		s.seen = append(s.seen, instance{name, now})
+		s.seen = s.seen[max(0, len(s.seen)-maxInstances):]
 	default:
 		s.seen[at].last = now
 		s.conflict = s.conflict || at < len(s.seen)-1 // it spoke, and a newer one had spoken

@@ -103,7 +103,10 @@ func (l *Ledger) Dirty(now time.Time, pace time.Duration, free int) []Record {
 				record.accepted[lane] = e.number
 			}
 		}
-		value, err := json.Marshal(s.encode(l.signals))
+		value, err := json.Marshal(s.encode(l.signals, storedGaps))
+		for gaps := storedGaps / 2; err == nil && len(value) > maxValueBytes && gaps > 0; gaps /= 2 {
+			value, err = json.Marshal(s.encode(l.signals, gaps))
+		}
 		if err != nil { // a struct of numbers and strings always marshals
 			continue
 		}
@@ -161,7 +164,8 @@ func (l *Ledger) StoreAgain() {
 	}
 }
 
-func (s *spool) encode(signals []frame.Signal) storedSpool {
+// encode makes the value that is stored, with the latest gaps.
+func (s *spool) encode(signals []frame.Signal, most int) storedSpool {
 	out := storedSpool{Heard: s.heard.Unix(), Lanes: make(map[string]storedLane), Retired: make(map[string]uint32)}
 	gaps := slices.Clone(s.old)
 	for lane, e := range s.lanes {
@@ -177,7 +181,7 @@ func (s *spool) encode(signals []frame.Signal) storedSpool {
 		out.Retired[signal.String()] = below
 	}
 	slices.SortStableFunc(gaps, func(a, b *Gap) int { return a.At.Compare(b.At) })
-	gaps = gaps[max(0, len(gaps)-storedGaps):]
+	gaps = gaps[max(0, len(gaps)-most):]
 	for _, g := range gaps {
 		out.Gaps = append(out.Gaps, g.encode())
 	}
@@ -327,7 +331,7 @@ func (l *Ledger) Forget(now time.Time) (gone []Spool) {
 	defer l.mu.Unlock()
 	for id, s := range l.spools {
 		if now.Sub(s.heard) > forgottenAfter && !s.busy() {
-			delete(l.spools, id)
+			l.remove(id)
 			gone = append(gone, id)
 		}
 	}

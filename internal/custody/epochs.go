@@ -9,7 +9,7 @@ import (
 )
 
 // epochsSwept is how often epochs that nobody uses any more are looked for.
-const epochsSwept = 10 * time.Minute
+const epochsSwept = ConflictSilence
 
 // Epochs notices frames and hellos that come under one origin with the epoch of
 // another: an epoch is random and belongs to one spool, so one of the two is not
@@ -61,6 +61,18 @@ func (e *Epochs) Use(id Spool, at, now time.Time) (other hub.Origin, conflict bo
 		}
 	}
 	return other, false
+}
+
+// Of returns the other origin that uses a spool's epoch at present, if one does. It
+// notes nothing: what is sent again by an operator says nothing of who is active.
+func (e *Epochs) Of(id Spool, now time.Time) (other hub.Origin, conflict bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	user, ok := e.users[id.Epoch]
+	if !ok || user.origin == id.Origin || now.Sub(user.last) > ConflictSilence {
+		return other, false
+	}
+	return user.origin, true
 }
 
 // Fresh says whether an origin's use of an epoch was noted a moment ago, so that it

@@ -48,6 +48,9 @@ func (l *Ledger) Hear(id Spool, lanes []HelloLane, now time.Time) (accepted map[
 		accepted[lane] = 0
 		suspect := Suspect{Key: Key{id.Origin, id.Epoch, lane}, Lane: said}
 		_, e := l.at(suspect.Key, now)
+		if e == nil {
+			continue // there is no room for it at this moment
+		}
 		suspect.Taken, accepted[lane] = e.reached(), e.told()
 		e.floor, e.said = max(e.floor, said.Floor), said
 		e.nameLarge(s, suspect.Key, now)

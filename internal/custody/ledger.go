@@ -41,7 +41,8 @@ const (
 	// backends, then call Return.
 	Late
 	// Undecided: it lies in a gap that is not declared yet, because the frame behind
-	// the gap is still being delivered. Look at it again a little later.
+	// the gap is still being delivered; or its spool has too many lanes at this moment.
+	// Look at it again a little later.
 	Undecided
 )
 
@@ -77,10 +78,16 @@ type Ledger struct {
 	mu      sync.Mutex
 	spools  map[Spool]*spool
 	replays map[replay]struct{} // refused frames that are being delivered again
+
+	origins      map[hub.Origin]int      // how many spools each has
+	crowded      map[hub.Origin]struct{} // those with more than MaxSpools
+	droppedLanes []Key                   // by makeRoom, until Crowded names them
 }
 
 // NewLedger returns an empty ledger.
-func NewLedger() *Ledger { return &Ledger{spools: make(map[Spool]*spool)} }
+func NewLedger() *Ledger {
+	return &Ledger{spools: make(map[Spool]*spool), origins: make(map[hub.Origin]int), crowded: make(map[hub.Origin]struct{})}
+}
 
 // spool is what is known of one spool.
 type spool struct {
@@ -126,7 +133,8 @@ type entry struct {
 	asked     time.Time           // when a resend was last asked for
 }
 
-// at returns a lane, made if it is not there; nil if the lane is retired.
+// at returns a lane, made if it is not there; nil if the lane is retired, or if there
+// is no room for it at this moment.
 func (l *Ledger) at(key Key, now time.Time) (*spool, *entry) {
 	s := l.spool(key.Spool())
 	s.heard = now
@@ -135,6 +143,9 @@ func (l *Ledger) at(key Key, now time.Time) (*spool, *entry) {
 	}
 	e, ok := s.lanes[key.Lane]
 	if !ok {
+		if !l.makeRoom(key.Spool(), s) {
+			return s, nil
+		}
 		e = &entry{}
 		s.lanes[key.Lane] = e
 	}
@@ -146,6 +157,9 @@ func (l *Ledger) spool(id Spool) *spool {
 	if !ok {
 		s = &spool{lanes: make(map[frame.Lane]*entry), retired: make(map[frame.Signal]uint32)}
 		l.spools[id] = s
+		if l.origins[id.Origin]++; l.origins[id.Origin] > MaxSpools {
+			l.crowded[id.Origin] = struct{}{}
+		}
 	}
 	return s
 }
@@ -164,7 +178,10 @@ func (l *Ledger) find(key Key) (*spool, *entry) {
 func (l *Ledger) Take(key Key, f Frame, now time.Time) Verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, e := l.at(key, now)
+	s, e := l.at(key, now)
+	if e == nil && key.Lane.Seq >= s.retired[key.Lane.Signal] {
+		return Undecided // when what its other lanes have is stored, there is room
+	}
 	if e == nil {
 		return Duplicate
 	}

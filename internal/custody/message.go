@@ -55,6 +55,8 @@ type Hello struct {
 	SpoolMaxBytes int64 `json:"spool_max_bytes"`
 	// OldestUnsentSeconds is the age of the oldest item not yet published.
 	OldestUnsentSeconds float64 `json:"oldest_unsent_s"`
+	// Cut is how many lanes ParseHello left out, the youngest above MaxLanes.
+	Cut int `json:"-"`
 }
 
 // HelloLane is one lane's state at the edge.
@@ -101,7 +103,7 @@ type Accepted struct {
 	Stream string `json:"stream,omitempty"`
 }
 
-// ParseHello reads a Hello and checks its lanes.
+// ParseHello reads a Hello. Its lanes are MaxLanes at most.
 func ParseHello(b []byte) (Hello, frame.Epoch, error) {
 	var hello Hello
 	if err := json.Unmarshal(b, &hello); err != nil {
@@ -111,6 +113,7 @@ func ParseHello(b []byte) (Hello, frame.Epoch, error) {
 	if err != nil {
 		return hello, 0, fmt.Errorf("%w: hello: %w", ErrMessage, err)
 	}
+	hello.Cut = hello.bound()
 	return hello, epoch, nil
 }
 

@@ -40,6 +40,19 @@ func (l *Ledger) Replay(key Key, number uint64) Verdict {
 	return Late
 }
 
+// Refused says whether the ledger knows that a frame was refused and has not been
+// delivered since. It may have forgotten: see Replay.
+func (l *Ledger) Refused(key Key, number uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.spools[key.Spool()]
+	if !ok {
+		return false
+	}
+	g := s.refusal(key.Lane, number)
+	return g != nil && !g.hasReturned(number)
+}
+
 // Replayed says that the backends accepted a frame that Replay let pass: its items
 // are no longer lost. One that is refused again, or given up, has items 0: it stays
 // named as it was, and may be sent again. The version it returns is for Due; 0 when

@@ -46,6 +46,8 @@ type Program struct {
 	// Environment prepares defaults that only the machine knows (a host name)
 	// before anything reads the environment. May be nil.
 	Environment func()
+	// Converters change a configuration after it was read. May be nil.
+	Converters []confmap.ConverterFactory
 	// MemoryLimitBytes and GCPercent steer the garbage collector unless the
 	// operator did with GOMEMLIMIT or GOGC. 0 leaves Go's own defaults.
 	MemoryLimitBytes int64
@@ -85,6 +87,7 @@ func (p Program) command() *cobra.Command {
 					yamlprovider.NewFactory(),
 					newDefaultsFactory(p.Defaults),
 				},
+				ConverterFactories: p.Converters,
 			},
 		},
 		ProviderModules: map[string]string{

@@ -15,6 +15,12 @@ const (
 	MaxHeader       = 4096      // a longer header is taken for damage
 	MaxPayload      = 64 << 20  // 64 times what NATS takes by default
 	MaxUncompressed = 256 << 20 // the most a payload may decode to
+
+	// MaxRequest is the most an edge has a payload decode to: it splits what is larger.
+	// A relay has memory for that, whatever its limit, and may reject what is larger.
+	MaxRequest = 8 << 20
+	// MaxItems is likewise the most items that an edge puts into a frame.
+	MaxItems = 1 << 16
 )
 
 // Magic opens every frame.

@@ -53,6 +53,9 @@ type Ensured struct {
 	// Replaced: a stream of an older version was in the way and is gone, with frames
 	// that the edges hold still and publish again.
 	Replaced bool
+	// MaxBytes and Replicas are the stream's, where Streams.Leave left them as they were.
+	MaxBytes int64
+	Replicas int
 	// Begun are readers that were new on this hub.
 	Begun []string
 }
@@ -118,6 +121,7 @@ func EnsureSignal(ctx context.Context, js jetstream.JetStream, signal frame.Sign
 	if err != nil {
 		return done, err
 	}
+	is := stream.CachedInfo().Config
 	done.Created = stream.CachedInfo().Created
 	have, err := Consumers(ctx, stream)
 	if err != nil {
@@ -139,7 +143,18 @@ func EnsureSignal(ctx context.Context, js jetstream.JetStream, signal frame.Sign
 			return done, err
 		}
 	}
-	return done, serve(ctx, js, stream.CachedInfo().Config, signalConfig(signal, s, l.Keeps()))
+	want := signalConfig(signal, s, l.Keeps())
+	if s.Leave {
+		want.MaxBytes, want.Replicas = is.MaxBytes, is.Replicas
+	}
+	done.MaxBytes, done.Replicas = want.MaxBytes, want.Replicas
+	return done, serve(ctx, js, is, want)
+}
+
+// Differs says whether a signal's stream has another size or other replicas than s has.
+func (s *Streams) Differs(signal frame.Signal, is Ensured) bool {
+	want := signalConfig(signal, *s, 0)
+	return is.MaxBytes != want.MaxBytes || is.Replicas != want.Replicas
 }
 
 // openSignal opens the stream, or makes one that takes nothing yet.

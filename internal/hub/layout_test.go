@@ -48,15 +48,23 @@ func publish(t *testing.T, js jetstream.JetStream, o Origin, text string) {
 	require.NoError(t, err)
 }
 
+// hears is how long a consumer may take to hear of a message after its publisher was
+// told that it is stored.
+const hears = 500 * time.Millisecond
+
 // fetch takes all there is from the consumers of a generation and acknowledges it.
 func fetch(t *testing.T, js jetstream.JetStream, destination string, count int) map[Origin][]string {
 	t.Helper()
-	got := make(map[Origin][]string)
+	var batches []jetstream.MessageBatch
 	for p := range count {
 		c, err := js.Consumer(t.Context(), StreamName(frame.Logs), PartitionConsumer(destination, count, p))
 		require.NoError(t, err)
-		batch, err := c.FetchNoWait(1000)
+		batch, err := c.Fetch(1000, jetstream.FetchMaxWait(hears))
 		require.NoError(t, err)
+		batches = append(batches, batch)
+	}
+	got := make(map[Origin][]string)
+	for p, batch := range batches {
 		for msg := range batch.Messages() {
 			stored, err := ParseStoredSubject(msg.Subject())
 			require.NoError(t, err)

@@ -38,6 +38,9 @@ type Streams struct {
 	// Partitions is how many parts each stream is cut into, by cluster and node; relays
 	// share them. A relay that starts with another number than the hub has changes it.
 	Partitions int `mapstructure:"partitions"`
+	// Leave: streams that are there keep the size and the replicas that they have.
+	// Relays of two configurations would change them for ever.
+	Leave bool `mapstructure:"-"`
 }
 
 const (
@@ -65,7 +68,11 @@ func (s *Streams) Validate() error {
 // EnsureRejected creates or updates the stream of rejected frames. It drops its
 // oldest when full, because it must never stop delivery.
 func EnsureRejected(ctx context.Context, js jetstream.JetStream, s Streams) error {
-	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	put := js.CreateOrUpdateStream
+	if s.Leave {
+		put = js.CreateStream
+	}
+	_, err := put(ctx, jetstream.StreamConfig{
 		Name:        RejectedStream,
 		Description: "longhaul frames that a backend refused for good, with the reason",
 		Subjects:    []string{rejectedPrefix + "*.*.*"},
@@ -77,7 +84,7 @@ func EnsureRejected(ctx context.Context, js jetstream.JetStream, s Streams) erro
 		Replicas:    s.Replicas,
 		AllowDirect: true,
 	})
-	if err != nil {
+	if err != nil && !(s.Leave && errors.Is(err, jetstream.ErrStreamNameAlreadyInUse)) {
 		return fmt.Errorf("create stream %s: %w", RejectedStream, err)
 	}
 	return nil
@@ -125,6 +132,9 @@ func EnsureCustody(ctx context.Context, js jetstream.JetStream, s Streams) (jets
 		return nil, fmt.Errorf("create key-value bucket %s: %w", CustodyBucket, err)
 	}
 	have := stream.CachedInfo().Config
+	if s.Leave {
+		want.Replicas = have.Replicas
+	}
 	if have.Replicas != want.Replicas || !have.AllowAtomicPublish {
 		have.Replicas, have.AllowAtomicPublish = want.Replicas, true
 		if _, err = js.UpdateStream(ctx, have); err != nil {

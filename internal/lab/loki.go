@@ -67,6 +67,9 @@ schema_config:
     - {from: 2024-01-01, store: tsdb, object_store: filesystem, schema: v13, index: {prefix: index_, period: 24h}}
 ingester:
   lifecycler: {min_ready_duration: 0s}
+  # Equal entries are stored once as long as the block of the first is not full:
+  # with the default, 256 KiB, tests that count would depend on when it is.
+  chunk_block_size: 1572864
   # Late entries land in shards of their own hour: look for them in the
   # ingester whatever their age.
   query_store_max_look_back_period: -1

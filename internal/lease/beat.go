@@ -23,17 +23,9 @@ func (m *Member) tick(ctx context.Context) {
 	defer cancel()
 	sent := m.clock.now()
 	m.doubt(sent)
-	if err := m.beat(bounded); err != nil {
-		m.log.Debug("no sign of life could be given", zap.Error(err))
-		return
-	}
-	if !m.assure(bounded) {
-		return // of some claim it is not known whose it is: nothing may be delivered
-	}
-	m.hold(sent)
-	v, err := m.look(bounded, m.beatSeq)
+	v, err := m.heartbeat(bounded, sent)
+	m.tellFailure(err)
 	if err != nil {
-		m.log.Debug("it is not known who else lives", zap.Error(err))
 		return
 	}
 	live := m.census.count(v, m.clock.now())
@@ -41,6 +33,37 @@ func (m *Member) tick(ctx context.Context) {
 	m.mourn(m.census.silent(m.bury))
 	m.take(ctx, v, live)
 	m.previous = v
+}
+
+// heartbeat gives the sign of life and looks who else lives.
+func (m *Member) heartbeat(ctx context.Context, sent time.Duration) (*view, error) {
+	if err := m.beat(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.assure(ctx); err != nil {
+		return nil, err // of some claim it is not known whose it is: nothing may be delivered
+	}
+	m.hold(sent)
+	return m.look(ctx, m.beatSeq)
+}
+
+// tellFailure says once when heartbeats begin to fail, and when they work again. A
+// single one that fails is nothing: a leader that changes, a hub server that lags.
+func (m *Member) tellFailure(err error) {
+	switch {
+	case err == nil && m.failures > 1:
+		m.log.Info("this relay's heartbeat on the hub works again", zap.Int("failed", m.failures))
+	case err == nil:
+	case m.failures == 1:
+		m.log.Warn("this relay's heartbeat on the hub fails: until it works again no partition is taken, what is read is not delivered, "+
+			"and another relay takes over what this one has; look at the hub, at the bucket "+hub.CustodyBucket+" and at what this relay's credentials may do",
+			zap.Error(err))
+	default:
+		m.log.Debug("the heartbeat failed", zap.Error(err))
+	}
+	if m.failures++; err == nil {
+		m.failures = 0
+	}
 }
 
 // mourn notes whose member keys may be removed.
@@ -78,16 +101,15 @@ func (m *Member) beat(ctx context.Context) error {
 	return nil
 }
 
-// assure makes every claim certain or lost. false: some could not be.
-func (m *Member) assure(ctx context.Context) bool {
-	all := true
+// assure makes every claim certain or lost, or says which could not be.
+func (m *Member) assure(ctx context.Context) error {
+	var problems []error
 	for _, c := range m.claimed() {
 		if err := c.assure(ctx); err != nil && !errors.Is(err, ErrLost) {
-			m.log.Debug("it is not known who owns a partition", zap.Stringer("partition", c.part), zap.Error(err))
-			all = false
+			problems = append(problems, fmt.Errorf("find out who owns partition %s: %w", c.part, err))
 		}
 	}
-	return all
+	return errors.Join(problems...)
 }
 
 // hold extends the time in which this relay delivers.

@@ -178,8 +178,12 @@ type relay struct {
 // start runs a relay. each, when not nil, is run for every claim.
 func (h *testHub) relay(name string, set Settings, each func(context.Context, *Claim)) *relay {
 	h.t.Helper()
+	return h.relayLogging(name, set, each, zaptest.NewLogger(h.t, zaptest.Level(zap.InfoLevel)).Named(name))
+}
+
+func (h *testHub) relayLogging(name string, set Settings, each func(context.Context, *Claim), log *zap.Logger) *relay {
+	h.t.Helper()
 	set.Name = name
-	log := zaptest.NewLogger(h.t, zaptest.Level(zap.InfoLevel)).Named(name)
 	r := &relay{Member: New(h.connect(), set, log), t: h.t, done: make(chan struct{}), owns: make(map[part]*Claim)}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop

@@ -69,7 +69,9 @@ func (m *Member) ensure(ctx context.Context) error {
 	if err := newEnough(m.js.Conn().ConnectedServerVersion()); err != nil {
 		return err
 	}
-	bucket, err := hub.EnsureCustody(ctx, m.js, m.set.Streams)
+	streams := m.set.Streams
+	streams.Leave = m.settled // what a relay starts with counts, the last one's: see keeper.wanted
+	bucket, err := hub.EnsureCustody(ctx, m.js, streams)
 	if err != nil {
 		return err
 	}
@@ -77,28 +79,31 @@ func (m *Member) ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made := time.Time{}
+	made, replicas := time.Time{}, streams.Replicas
 	if s, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-		made = s.StreamInfo().Created
+		made, replicas = s.StreamInfo().Created, s.StreamInfo().Config.Replicas
 	}
 	m.mu.Lock()
 	lost := !m.bucket.IsZero() && !m.bucket.Equal(made)
-	m.bucket = made
+	m.bucket, m.replicas = made, replicas
 	m.mu.Unlock()
-	layout, err := hub.OpenLayout(ctx, m.js, bucket, m.set.Streams.Partitions)
+	layout, err := hub.OpenLayout(ctx, m.js, bucket, streams.Partitions)
 	if err != nil {
 		return err
 	}
-	stores := make(map[frame.Signal]string)
+	stores, differs := make(map[frame.Signal]string), replicas != streams.Replicas
 	for _, signal := range frame.Signals {
-		done, err := m.ensureSignal(ctx, signal, layout)
+		done, err := m.ensureSignal(ctx, signal, streams, layout)
 		if err != nil {
 			return err
 		}
 		if !done.Created.IsZero() {
 			stores[signal] = strconv.FormatInt(done.Created.UnixNano(), 36)
+			differs = differs || streams.Differs(signal, done)
 		}
 	}
+	m.tellDifference(differs)
+	m.settled = true
 	m.mu.Lock()
 	for signal, id := range stores {
 		lost = lost || m.stores[signal] != "" && m.stores[signal] != id
@@ -124,8 +129,18 @@ func (m *Member) ensure(ctx context.Context) error {
 	return nil
 }
 
+// tellDifference says once that the streams are set otherwise than this relay has it.
+func (m *Member) tellDifference(differs bool) {
+	if differs && !m.differs {
+		m.log.Warn("the hub's streams have another size or other replicas than this relay's streams::max_bytes and streams::replicas: "+
+			"what the relay that started last had counts, and they stay as they are; give all relays of a hub the same, and start again one that has it",
+			zap.Stringer("max_bytes", m.set.Streams.MaxBytes), zap.Int("replicas", m.set.Streams.Replicas))
+	}
+	m.differs = differs
+}
+
 // ensureSignal makes sure of a stream that this relay reads, or that is there.
-func (m *Member) ensureSignal(ctx context.Context, signal frame.Signal, layout hub.Layout) (hub.Ensured, error) {
+func (m *Member) ensureSignal(ctx context.Context, signal frame.Signal, streams hub.Streams, layout hub.Layout) (hub.Ensured, error) {
 	var readers []hub.Reader
 	for _, destination := range slices.Sorted(maps.Keys(m.set.Signals)) {
 		if slices.Contains(m.set.Signals[destination], signal) {
@@ -140,7 +155,7 @@ func (m *Member) ensureSignal(ctx context.Context, signal frame.Signal, layout h
 			return hub.Ensured{}, err
 		}
 	}
-	done, err := hub.EnsureSignal(ctx, m.js, signal, m.set.Streams, layout, readers)
+	done, err := hub.EnsureSignal(ctx, m.js, signal, streams, layout, readers)
 	if done.Replaced {
 		m.log.Warn("the stream of an older version was replaced; the edges publish again what was in it", zap.Stringer("signal", signal))
 	}

@@ -87,12 +87,15 @@ type Member struct {
 	loader  loader
 	batches chan struct{} // bounds the atomic batches under way
 	keeping sync.Mutex    // one looks after the hub at a time
+	settled bool          // under keeping: the streams were set as configured once
+	differs bool          // under keeping: they are set otherwise by now
 	silent  atomic.Bool   // for tests: no sign of life is given
 	bury    time.Duration // buryTime, or what a test has
 
 	// Of the heartbeat alone.
 	census   census
 	beatSeq  uint64
+	failures int // heartbeats that failed, in a row
 	previous *view
 	lossAt   time.Duration // of the clock, when the bucket was found to be a new one; 0: never
 
@@ -110,6 +113,7 @@ type Member struct {
 	looks     int
 	stores    map[frame.Signal]string // identity of each signal's stream
 	bucket    time.Time               // when the bucket was made
+	replicas  int                     // of the bucket
 }
 
 // New makes a member; nothing happens before Run.

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
@@ -114,6 +117,65 @@ func TestALeaseIsNotHeldWhileTheHubIsAwayAndIsAgainAfterwards(t *testing.T) {
 	}
 	shared(t, 4, a, b)
 	require.Len(t, append(a.ends(), b.ends()...), ends, "nothing has changed hands")
+}
+
+func TestHeartbeatsThatFailAreSaidOnceAndSoIsTheirEnd(t *testing.T) {
+	h := startHub(t)
+	logs, seen := observer.New(zap.DebugLevel)
+	a := h.relayLogging("a", h.settings(1), nil, zap.New(logs))
+	shared(t, 1, a)
+	said := func(level zapcore.Level) int {
+		return seen.FilterLevelExact(level).FilterMessageSnippet("heartbeat").Len()
+	}
+	stream, err := h.connect().Stream(t.Context(), custodyStream)
+	require.NoError(t, err)
+	room := func(bytes int32) { // the hub answers, and takes nothing
+		config := stream.CachedInfo().Config
+		config.MaxMsgSize = bytes
+		_, err := h.connect().UpdateStream(t.Context(), config)
+		require.NoError(t, err)
+	}
+	require.Zero(t, said(zap.WarnLevel))
+	room(1)
+	until(t, "the failing is said", func() bool { return said(zap.WarnLevel) > 0 })
+	until(t, "it goes on failing", func() bool { return said(zap.DebugLevel) >= 3 })
+	room(-1)
+	until(t, "its end is said", func() bool { return said(zap.InfoLevel) > 0 })
+	shared(t, 1, a)
+	require.Equal(t, 1, said(zap.WarnLevel), "warnings")
+	require.Equal(t, 1, said(zap.InfoLevel), "ends")
+}
+
+func TestRelaysWithDifferentStreamsDoNotChangeThemByTurns(t *testing.T) {
+	h := startHub(t)
+	js := h.connect()
+	size := func() int64 {
+		stream, err := js.Stream(t.Context(), hub.StreamName(frame.Logs))
+		require.NoError(t, err)
+		return stream.CachedInfo().Config.MaxBytes
+	}
+	small, large := h.settings(2), h.settings(2)
+	large.Streams.MaxBytes *= 2
+	logs, seen := observer.New(zap.WarnLevel)
+	a := h.relayLogging("a", small, nil, zap.New(logs))
+	shared(t, 2, a)
+	begun := size()
+	b := h.relay("b", large, nil)
+	shared(t, 2, a, b)
+	require.Equal(t, 2*begun, size(), "who starts last sets them")
+	said := func() int { return seen.FilterMessageSnippet("streams::max_bytes").Len() }
+	until(t, "the other says that it differs", func() bool { a.pokeKeeper(); return said() > 0 })
+	for range 20 { // an absence can only be waited for
+		a.pokeKeeper()
+		b.pokeKeeper()
+		require.Equal(t, 2*begun, size())
+		time.Sleep(keepPause / 10)
+	}
+	require.Equal(t, 1, said(), "it says so once")
+	a.end()
+	shared(t, 2, b)
+	shared(t, 2, h.relay("a", small, nil), b)
+	require.Equal(t, begun, size(), "who starts last sets them")
 }
 
 func TestThePartitionCountChangesWithFramesInFlight(t *testing.T) {

@@ -76,7 +76,10 @@ func (c *Claim) write(ctx context.Context, records []Record, stored []bool, revi
 			left = append(left, i)
 		}
 	}
-	if c.m.set.Streams.Replicas == 1 {
+	c.m.mu.Lock()
+	replicas := c.m.replicas
+	c.m.mu.Unlock()
+	if replicas == 1 {
 		return c.writeEach(ctx, records, stored, left, revision)
 	}
 	for len(left) > 0 {

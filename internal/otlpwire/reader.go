@@ -117,6 +117,10 @@ func (r *Reader) malformed(format string, args ...any) bool {
 // Err is why Next returned false; nil at the end of the message.
 func (r *Reader) Err() error { return r.err }
 
+// Left is how many bytes of the message are behind the field: a message of n bytes
+// goes on at n-Left().
+func (r *Reader) Left() int { return len(r.rest) }
+
 // expect reports a field of another wire type than OTLP has for it.
 func (r *Reader) expect(kind protowire.Type) bool {
 	return r.kind == kind || r.malformed("field %d has wire type %d, not %d", r.Number, r.kind, kind)

@@ -41,7 +41,7 @@ func benchFrames(b *testing.B, signal frame.Signal, origins, numbers, items int)
 	return frames
 }
 
-func benchOTLP(b *testing.B, signal frame.Signal, items, salt int) (otlp []byte) {
+func benchOTLP(b testing.TB, signal frame.Signal, items, salt int) (otlp []byte) {
 	b.Helper()
 	var err error
 	const perResource = 25

@@ -7,6 +7,10 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
+// leastDecoded is what there is for a decoded frame even where memory_limit gives an
+// outlet less: enough for every frame that an edge makes (frame.MaxRequest).
+const leastDecoded = 64 << 20
+
 // budget bounds a kind of memory in bytes. More than it has is taken as all of it:
 // what is larger than the budget passes alone.
 type budget struct {

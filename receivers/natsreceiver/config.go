@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/collector/component"
 
 	"github.com/longhaul/longhaul/internal/bytesize"
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/hub"
 	"github.com/longhaul/longhaul/internal/lease"
 )
@@ -34,6 +35,9 @@ type Config struct {
 	// ConfirmInterval is the least time between two confirmations to one origin while
 	// data flows. Until it hears one, an edge keeps what was delivered.
 	ConfirmInterval time.Duration `mapstructure:"confirm_interval"`
+	// Direct names the exporters to which nothing stands between, by signal. It is
+	// found in the pipelines (internal/direct), whatever a configuration file says.
+	Direct direct.Exporters `mapstructure:"direct"`
 }
 
 // ConnectionConfig reaches the hub by URL, or in this process.

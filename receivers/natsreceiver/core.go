@@ -62,6 +62,7 @@ type core struct {
 	handled atomic.Int64 // frames in hands
 
 	connects atomic.Int64 // how often the hub was reached
+	notices  notices
 
 	delivering  context.Context // of the exporters: ends deliverGrace after reading
 	stopDeliver context.CancelFunc
@@ -128,6 +129,7 @@ func (c *core) open(ctx context.Context, host component.Host) error {
 		c.nc.Close()
 		return fmt.Errorf("JetStream: %w", err)
 	}
+	c.goDirect(host)
 	c.share()
 	if err := c.telemetry.observe(c); err != nil {
 		c.nc.Close()

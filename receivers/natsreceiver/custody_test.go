@@ -420,6 +420,47 @@ func TestAWipedHubIsFilledAgainAndTheRelayGoesOn(t *testing.T) {
 
 // A thousand origins at one frame a second: however many frames and lanes, one
 // message an origin every ConfirmInterval, and about one write of its watermarks a storePace.
+// An edge that forgets its spool at every start, or one that means harm: neither may
+// fill the hub's bucket and the relay's memory.
+func TestAnOriginThatBeginsSpoolsWithoutEndIsForgottenInPart(t *testing.T) {
+	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
+	r := startRelay(t, h.ClientURL(), destinationOf{to: b, tel: tel})
+	f := newFleet(t, h.ClientURL())
+	const spools = 3 * custody.MaxSpools
+	for n := range frame.Epoch(spools) {
+		f.publish(store1, encodeOf(t, epoch+n, 1, 1, 1))
+	}
+	eventually(t, "all are delivered", func() bool { return len(b.got()) == spools })
+	keys := func() (n int) {
+		bucket, err := f.js.KeyValue(t.Context(), hub.CustodyBucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pattern := range hub.ClusterKeys(store1.Cluster) {
+			lister, err := bucket.ListKeysFiltered(t.Context(), pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range lister.Keys() {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "the bucket has as many as are kept", func() bool { return keys() == custody.MaxSpools })
+	eventually(t, "so has the ledger", func() bool {
+		n := 0
+		for _, p := range r.partitions() {
+			n += len(p.shares[0].ledger.Spools())
+		}
+		return n == custody.MaxSpools
+	})
+	if n := sumBy(t, tel, "longhaul_relay_spools_forgotten", "destination"); n["default"] != spools-custody.MaxSpools {
+		t.Errorf("forgotten: %v", n)
+	}
+	eventually(t, "the hub is empty", func() bool { return f.held("LONGHAUL_LOGS") == 0 })
+}
+
 func TestAThousandOriginsAreConfirmedEconomically(t *testing.T) {
 	const origins, frames = 1000, 5
 	h, b := startHub(t), &backend{}

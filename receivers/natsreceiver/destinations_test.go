@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/pdata/plog"
 
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 	"github.com/longhaul/longhaul/internal/lease"
@@ -134,7 +135,7 @@ func (n *tenants) split(ld plog.Logs) (taken plog.Logs, err error) {
 	defer n.mu.Unlock()
 	taken, failed := plog.NewLogs(), plog.NewLogs()
 	for _, r := range ld.ResourceLogs().All() {
-		cluster, _ := r.Resource().Attributes().Get(clusterAttribute)
+		cluster, _ := r.Resource().Attributes().Get(direct.ClusterAttribute)
 		if n.refused[cluster.Str()] {
 			r.CopyTo(failed.ResourceLogs().AppendEmpty())
 		} else {
@@ -329,7 +330,7 @@ func TestBacklogIsMarked(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, r := range ld.ResourceLogs().All() {
-			if value, ok := r.Resource().Attributes().Get(laneAttribute); ok {
+			if value, ok := r.Resource().Attributes().Get(direct.LaneAttribute); ok {
 				marked[r.ScopeLogs().At(0).LogRecords().At(0).Body().Str()] = value.AsString()
 			}
 		}

@@ -17,9 +17,11 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receivertest"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
@@ -37,12 +39,15 @@ type destinationOf struct {
 	to    *backend
 	set   func(*Config)
 	tel   *componenttest.Telemetry
+	// direct: the backend is an exporter with nothing between, which takes requests.
+	direct bool
+	log    *zap.Logger // the test's, if nil
 }
 
 // startRelay starts a relay. Its stop is that of an orderly shutdown.
 func startRelay(t *testing.T, url string, destinations ...destinationOf) *relay {
 	t.Helper()
-	factory := NewFactory()
+	factory, host := NewFactory(), exportersHost{componenttest.NewNopHost(), make(map[component.ID]component.Component)}
 	var receivers []receiver.Logs
 	for _, d := range destinations {
 		config := defaultConfig()
@@ -58,12 +63,20 @@ func startRelay(t *testing.T, url string, destinations ...destinationOf) *relay 
 		if d.set != nil {
 			d.set(config)
 		}
+		if d.direct {
+			id := component.NewIDWithName(component.MustNewType("loki"), config.Destination)
+			host.exporters[id] = directBackend{backend: d.to}
+			config.Direct = direct.Exporters{"logs": id}
+		}
 		set := receivertest.NewNopSettings(Type)
 		set.ID = component.NewIDWithName(Type, config.Destination)
 		set.Logger = zaptest.NewLogger(t)
 		if d.tel != nil {
 			set.TelemetrySettings = d.tel.NewTelemetrySettings()
 			set.Logger = zaptest.NewLogger(t)
+		}
+		if d.log != nil {
+			set.Logger = d.log
 		}
 		next, err := consumer.NewLogs(d.to.consume)
 		if err != nil {
@@ -76,7 +89,7 @@ func startRelay(t *testing.T, url string, destinations ...destinationOf) *relay 
 		receivers = append(receivers, r)
 	}
 	for _, r := range receivers {
-		if err := r.Start(t.Context(), componenttest.NewNopHost()); err != nil {
+		if err := r.Start(t.Context(), host); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
@@ -125,8 +126,8 @@ func gapRecords(destination string, untold []custody.Untold) plog.Logs {
 		u := &untold[i]
 		resource := logs.ResourceLogs().AppendEmpty()
 		resource.Resource().Attributes().PutStr("service.name", "longhaul")
-		resource.Resource().Attributes().PutStr(clusterAttribute, u.Spool.Origin.Cluster)
-		resource.Resource().Attributes().PutStr(nodeAttribute, u.Spool.Origin.Node)
+		resource.Resource().Attributes().PutStr(direct.ClusterAttribute, u.Spool.Origin.Cluster)
+		resource.Resource().Attributes().PutStr(direct.NodeAttribute, u.Spool.Origin.Node)
 		records := resource.ScopeLogs().AppendEmpty().LogRecords()
 		items := u.Gap.Items
 		if u.Back {

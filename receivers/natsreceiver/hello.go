@@ -71,6 +71,10 @@ func (c *core) hello(msg *nats.Msg) {
 		}
 		return
 	}
+	if hello.Cut > 0 && p != nil && c.notices.hellos.due() {
+		c.log.Warn("an edge's hello has more lanes than are kept track of; the youngest are left out until others are done with",
+			zap.Stringer("origin", origin), zap.Int("left_out", hello.Cut), zap.Int("most", custody.MaxLanes))
+	}
 	id, now := custody.Spool{Origin: origin, Epoch: epoch}, time.Now()
 	c.edges.update(origin, &hello)
 	conflict, news := c.conflict(id, hello.Instance, now)

@@ -15,7 +15,7 @@ import (
 type outlet struct {
 	*destination
 	signal  frame.Signal
-	deliver sink
+	sink    sink
 	workers []*worker
 
 	frames  *budget // of frames in hands: waiting, being delivered or parked
@@ -26,7 +26,7 @@ type outlet struct {
 }
 
 func newOutlet(d *destination, signal frame.Signal, to sink) *outlet {
-	o := &outlet{destination: d, signal: signal, deliver: to, attributes: metric.WithAttributeSet(attribute.NewSet(
+	o := &outlet{destination: d, signal: signal, sink: to, attributes: metric.WithAttributeSet(attribute.NewSet(
 		attribute.String("destination", d.name), attribute.String("signal", signal.String())))}
 	for range d.config.Deliver.Workers {
 		w := &worker{outlet: o, in: newQueue()}
@@ -42,6 +42,14 @@ func (o *outlet) limit(bytes int64) {
 	o.frames = newBudget(max(1, bytes/4))
 	o.decoded = newBudget(max(1, bytes-bytes/4))
 	o.batch = max(1, o.decoded.limit/int64(len(o.workers)))
+}
+
+// itemMemory is what an item takes that has next to nothing in it.
+const itemMemory = 256
+
+// decodedBytes estimates what a frame takes in memory while it is delivered.
+func (o *outlet) decodedBytes(a *arrival) int64 {
+	return max(o.sink.memory*int64(a.header.Uncompressed), itemMemory*int64(a.header.Items))
 }
 
 // workerOf chooses who delivers an origin's frames: always the same.

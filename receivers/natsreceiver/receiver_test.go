@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/longhaul/longhaul/internal/custody"
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
@@ -208,6 +209,11 @@ func encodeOf(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64
 	if lane != 1 {
 		text = fmt.Sprint("lane ", lane, " ", text)
 	}
+	return encodeText(t, epoch, lane, number, floor, text)
+}
+
+func encodeText(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64, text string) []byte {
+	t.Helper()
 	ld := plog.NewLogs()
 	ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetStr(text)
 	otlp, err := (&plog.ProtoMarshaler{}).MarshalLogs(ld)
@@ -540,8 +546,8 @@ func TestOnlyARefusalByAllIsPermanent(t *testing.T) {
 func TestAPartOfOneExporterSaysNothingOfWhatAnotherRefuses(t *testing.T) {
 	failed := plog.NewLogs()
 	resource := failed.ResourceLogs().AppendEmpty().Resource().Attributes()
-	resource.PutStr(clusterAttribute, store1.Cluster)
-	resource.PutStr(nodeAttribute, store1.Node)
+	resource.PutStr(direct.ClusterAttribute, store1.Cluster)
+	resource.PutStr(direct.NodeAttribute, store1.Node)
 	part := consumererror.NewLogs(errors.New("429"), failed)
 	arrivals := []*arrival{{key: custody.Key{Origin: store1}}, {key: custody.Key{Origin: hub.Origin{Cluster: "store-0002", Node: "a"}}}}
 	if result := judgeError(part, arrivals); len(result.failed) != 1 || result.permanent {

@@ -5,12 +5,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
@@ -98,6 +104,88 @@ func TestAReplayedFrameReachesTheDestinationThatRefusedItAndIsNoLongerLost(t *te
 	if held := f.held(hub.RejectedStream); held != 0 {
 		t.Errorf("%d frames are rejected", held)
 	}
+}
+
+// The header that marks a replay is the edge's to set as well: it opens nothing that
+// the origin's checks close, and what it lets through is seen.
+func TestAnEdgeThatMarksItsFramesAsReplayedPassesNoCheckUnseen(t *testing.T) {
+	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
+	logs, seen := observer.New(zap.WarnLevel)
+	startRelay(t, h.ClientURL(), destinationOf{to: b, tel: tel, log: zap.New(logs)})
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	f.publish(store1, encode(t, 1, 1))
+	eventually(t, "1 is confirmed", func() bool { c, _ := confirmations(); return c == 1 })
+
+	// Another takes the epoch of a spool that is in use.
+	thief := hub.Origin{Cluster: "store-0002", Node: "a"}
+	f.publish(thief, encode(t, 7, 1), hub.ReplayHeader, hub.DefaultDestination)
+	eventually(t, "it is rejected", func() bool { return f.held(hub.RejectedStream) == 1 })
+	if reason := f.rejected(thief).Header.Get(hub.ReasonHeader); !strings.Contains(reason, store1.String()) {
+		t.Errorf("rejected for %q", reason)
+	}
+	if n := sumBy(t, tel, "longhaul_relay_items_rejected", "reason"); n["origin"] != 1 {
+		t.Errorf("rejected: %v", n)
+	}
+
+	// An epoch of its own it may use as it likes, but not in silence.
+	own := epoch + 1
+	for n := uint64(7); n <= 8; n++ {
+		f.publish(thief, encodeOf(t, own, 1, n, 1), hub.ReplayHeader, hub.DefaultDestination)
+	}
+	eventually(t, "they are delivered", func() bool { return len(b.got()) == 3 })
+	if n := sumBool(t, tel, "longhaul_relay_frames_replayed", "refused"); n[false] != 2 || n[true] != 0 {
+		t.Errorf("replayed: %v", n)
+	}
+	if said := seen.FilterMessageSnippet("not known as refused").Len(); said != 1 {
+		t.Errorf("said %d times; want once", said)
+	}
+	if got, want := b.got(), append(lines(store1, 1), lines(thief, 7, 8)...); !slices.Equal(got, want) {
+		t.Errorf("delivered %q; want %q", got, want)
+	}
+}
+
+// A node was renamed, and its spool adopted: what was refused under the old name can be
+// sent again while the new one uses the epoch.
+func TestARefusedFrameOfARenamedNodeCanBeSentAgain(t *testing.T) {
+	h, b, tel := startHub(t), &backend{}, componenttest.NewTelemetry()
+	b.refusing(uglySecond)
+	r := startRelay(t, h.ClientURL(), destinationOf{to: b, tel: tel})
+	f := newFleet(t, h.ClientURL())
+	confirmations := f.confirmations(store1)
+	for n := uint64(1); n <= 3; n++ {
+		f.publish(store1, encode(t, n, 1))
+	}
+	eventually(t, "3 is confirmed", func() bool { c, _ := confirmations(); return c == 3 })
+	kept := f.rejected(store1)
+
+	renamed := hub.Origin{Cluster: "store-0001", Node: "renamed"}
+	now := time.Now()
+	r.epochs.Use(custody.Spool{Origin: renamed, Epoch: epoch}, now.Add(2*custody.ConflictSilence), now.Add(2*custody.ConflictSilence))
+	b.refusing(nil)
+	f.replay(store1, kept)
+	eventually(t, "it is delivered", func() bool { return slices.Contains(b.got(), lines(store1, 2)[0]) })
+	eventually(t, "it is no longer lost", func() bool { return sum(t, tel, "longhaul_recovered_items")["rejected"] == 1 })
+	if n := sumBool(t, tel, "longhaul_relay_frames_replayed", "refused"); n[true] != 1 || n[false] != 0 {
+		t.Errorf("replayed: %v", n)
+	}
+	if other, conflict := r.epochs.Of(custody.Spool{Origin: store1, Epoch: epoch}, time.Now()); !conflict || other != renamed {
+		t.Errorf("the epoch is %s's by now", other)
+	}
+}
+
+func sumBool(t *testing.T, tel *componenttest.Telemetry, name, attributeName string) map[bool]int64 {
+	t.Helper()
+	found := make(map[bool]int64)
+	m, err := tel.GetMetric(name)
+	if err != nil {
+		return found
+	}
+	for _, point := range m.Data.(metricdata.Sum[int64]).DataPoints {
+		value, _ := point.Attributes.Value(attribute.Key(attributeName))
+		found[value.AsBool()] += point.Value
+	}
+	return found
 }
 
 func TestAReplayOfASpoolThatTheRelayHasForgottenIsDelivered(t *testing.T) {

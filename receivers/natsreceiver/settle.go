@@ -31,6 +31,9 @@ const (
 	activeFor = 10 * time.Second
 	// forgetInterval is how often it is looked for spools that nobody hears of any more.
 	forgetInterval = time.Hour
+	// crowdedAtOnce bounds how many spools are removed from the hub each settleInterval
+	// because their origin has too many.
+	crowdedAtOnce = 20
 	// inProgressInterval keeps frames that wait for a backend from being delivered again.
 	inProgressInterval = hub.AckWait / 3
 	storeTimeout       = 10 * time.Second
@@ -175,6 +178,7 @@ func (c *core) pace() time.Duration {
 // be confirmed.
 func (s *settler) settleAll(ctx context.Context, pace time.Duration) {
 	now := time.Now()
+	s.crowded(ctx)
 	var active int64
 	var records []record
 	for _, one := range s.shares {
@@ -295,20 +299,51 @@ func (s *settler) forget(ctx context.Context) {
 		if len(gone) == 0 {
 			continue
 		}
-		keys := make([]string, len(gone))
-		for i, id := range gone {
+		for _, id := range gone {
 			s.log.Info("nothing was heard of a spool for a month; its watermarks are removed", zap.Stringer("origin", id.Origin), zap.Stringer("epoch", id.Epoch))
-			keys[i] = hub.DestinationKey(one.dest.name, id.Origin, id.Epoch)
-			s.mu.Lock()
-			delete(s.pending[one], id)
-			s.mu.Unlock()
 		}
-		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
-		err := s.claim.Purge(bounded, keys)
-		cancel()
-		if err != nil { // the next owner finds them and tries again
-			s.log.Warn("watermarks cannot be removed", zap.Error(err))
+		s.purge(ctx, one, gone)
+	}
+}
+
+// crowded removes what ledgers have forgotten of origins that have too much.
+func (s *settler) crowded(ctx context.Context) {
+	for _, one := range s.shares {
+		gone := one.ledger.Crowded(crowdedAtOnce)
+		if len(gone.Spools) == 0 && len(gone.Lanes) == 0 {
+			continue
 		}
+		s.telemetry.forgotten(one.dest.name, &gone)
+		if len(gone.Spools) > 0 {
+			if s.core.notices.spools.due() {
+				s.log.Warn("an origin has had more spools than are kept track of; the watermarks of those that nothing was heard of for longest are removed: "+
+					"does its spool directory outlive a restart? (longhaul_relay_spools_forgotten_total counts them)",
+					zap.Stringer("origin", gone.Spools[0].Origin), zap.Stringer("epoch", gone.Spools[0].Epoch), zap.Int("most", custody.MaxSpools))
+			}
+			s.purge(ctx, one, gone.Spools)
+		}
+		if len(gone.Lanes) > 0 && s.core.notices.lanes.due() {
+			s.log.Warn("a spool has more lanes than are kept track of; frames of those that are forgotten may be delivered twice (longhaul_relay_lanes_forgotten_total counts them)",
+				zap.Stringer("origin", gone.Lanes[0].Origin), zap.Stringer("epoch", gone.Lanes[0].Epoch), zap.Stringer("lane", gone.Lanes[0].Lane), zap.Int("most", custody.MaxLanes))
+		}
+	}
+}
+
+// purge removes what is kept of spools that a ledger has forgotten.
+func (s *settler) purge(ctx context.Context, of *share, gone []custody.Spool) {
+	keys := make([]string, len(gone))
+	for i, id := range gone {
+		keys[i] = hub.DestinationKey(of.dest.name, id.Origin, id.Epoch)
+		of.suspects.gone(id)
+		s.mu.Lock()
+		delete(s.pending[of], id)
+		s.mu.Unlock()
+	}
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	err := s.claim.Purge(bounded, keys)
+	cancel()
+	if err != nil { // the next owner finds them and tries again
+		s.log.Warn("watermarks cannot be removed", zap.Error(err))
 	}
 }
 

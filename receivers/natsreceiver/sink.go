@@ -13,49 +13,43 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
 
-const (
-	clusterAttribute = "k8s.cluster.name"
-	nodeAttribute    = "k8s.node.name"
-	// laneAttribute is "backlog" on what an outage left behind, and absent on live data.
-	laneAttribute = "longhaul.lane"
-)
-
-// decodedBytes estimates what a frame takes in memory while it is delivered: decoded
-// (BenchmarkDecodedMemory: 2.4 times its OTLP for logs, 5.0 for metrics, 3.3 for
-// traces), and once or twice more in the exporter's hands.
-func decodedBytes(a *arrival) int64 {
-	factor := int64(4)
-	switch a.header.Signal {
-	case frame.Metrics:
-		factor = 7
-	case frame.Traces:
-		factor = 5
-	}
-	return factor * int64(a.header.Uncompressed)
-}
-
 // logsConsumer takes log records.
 type logsConsumer = consumer.Logs
 
-// sink decodes the frames of several arrivals and hands their telemetry to one
-// signal's pipeline, as one piece. When one does not decode, nothing is handed over
-// and at is which; else at is -1.
-type sink func(ctx context.Context, arrivals []*arrival) (at int, err error)
+// sink takes one signal's telemetry.
+type sink struct {
+	// deliver decodes the frames of several arrivals and hands what is in them over,
+	// as one piece. When one does not decode, nothing is handed over and at is which;
+	// else at is -1.
+	deliver func(ctx context.Context, arrivals []*arrival) (at int, err error)
+	// memory estimates what a byte of OTLP takes while it is delivered: decoded, and
+	// once or twice more in the exporter's hands.
+	memory int64
+}
+
+// Decoded as pdata, OTLP takes 2.4 times its bytes for logs, 5.0 for metrics and 3.3
+// for traces (BenchmarkDecodedMemory).
+const (
+	logsMemory    = 4
+	metricsMemory = 7
+	tracesMemory  = 5
+)
 
 // stamp writes on a resource where it came from. The subject is the truth: the hub
 // checked that this edge may publish on it.
 func (a *arrival) stamp(resource pcommon.Resource) {
 	attributes := resource.Attributes()
-	attributes.PutStr(clusterAttribute, a.key.Origin.Cluster)
-	attributes.PutStr(nodeAttribute, a.key.Origin.Node)
+	attributes.PutStr(direct.ClusterAttribute, a.key.Origin.Cluster)
+	attributes.PutStr(direct.NodeAttribute, a.key.Origin.Node)
 	if a.class == frame.Backlog {
-		attributes.PutStr(laneAttribute, frame.Backlog.String())
+		attributes.PutStr(direct.LaneAttribute, frame.Backlog.String())
 	} else {
-		attributes.Remove(laneAttribute)
+		attributes.Remove(direct.LaneAttribute)
 	}
 }
 
@@ -68,32 +62,43 @@ const maxPooledBytes = 4 << 20
 
 // decode calls use with the OTLP bytes of a frame.
 func (a *arrival) decode(use func(otlp []byte) error) error {
-	codec, err := frame.CodecByID(a.header.Codec)
-	if err != nil {
-		return err
-	}
 	buffer := buffers.Get().(*[]byte)
 	defer func() {
 		if cap(*buffer) <= maxPooledBytes {
 			buffers.Put(buffer)
 		}
 	}()
-	otlp, err := codec.Decode((*buffer)[:0], a.payload, int(a.header.Uncompressed))
+	otlp, err := a.decompress((*buffer)[:0])
 	if err != nil {
-		return fmt.Errorf("decode %s payload: %w", a.header.Codec, err)
+		return err
 	}
 	*buffer = otlp
+	if err := a.dense(otlp); err != nil {
+		return err
+	}
 	if err := use(otlp); err != nil {
-		return fmt.Errorf("the frame holds no OTLP request: %w: %w", errNoRequest, err)
+		return fmt.Errorf("%w: %w", errNoRequest, err)
 	}
 	return nil
 }
 
+// decompress appends the OTLP bytes of a frame.
+func (a *arrival) decompress(dst []byte) ([]byte, error) {
+	codec, err := frame.CodecByID(a.header.Codec)
+	if err != nil {
+		return dst, err
+	}
+	if dst, err = codec.Decode(dst, a.payload, int(a.header.Uncompressed)); err != nil {
+		return dst, fmt.Errorf("decode %s payload: %w", a.header.Codec, err)
+	}
+	return dst, nil
+}
+
 // errNoRequest is a frame whose payload is no OTLP export request.
-var errNoRequest = errors.New("undecodable")
+var errNoRequest = errors.New("the frame holds no OTLP request: undecodable")
 
 func logsTo(next consumer.Logs) sink {
-	return func(ctx context.Context, arrivals []*arrival) (int, error) {
+	return sink{memory: logsMemory, deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := plog.NewLogs()
 		for i, a := range arrivals {
 			err := a.decode(func(otlp []byte) error {
@@ -112,11 +117,11 @@ func logsTo(next consumer.Logs) sink {
 			}
 		}
 		return -1, next.ConsumeLogs(ctx, all)
-	}
+	}}
 }
 
 func metricsTo(next consumer.Metrics) sink {
-	return func(ctx context.Context, arrivals []*arrival) (int, error) {
+	return sink{memory: metricsMemory, deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := pmetric.NewMetrics()
 		for i, a := range arrivals {
 			err := a.decode(func(otlp []byte) error {
@@ -135,11 +140,11 @@ func metricsTo(next consumer.Metrics) sink {
 			}
 		}
 		return -1, next.ConsumeMetrics(ctx, all)
-	}
+	}}
 }
 
 func tracesTo(next consumer.Traces) sink {
-	return func(ctx context.Context, arrivals []*arrival) (int, error) {
+	return sink{memory: tracesMemory, deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := ptrace.NewTraces()
 		for i, a := range arrivals {
 			err := a.decode(func(otlp []byte) error {
@@ -158,7 +163,7 @@ func tracesTo(next consumer.Traces) sink {
 			}
 		}
 		return -1, next.ConsumeTraces(ctx, all)
-	}
+	}}
 }
 
 // judgeError finds out what an error of the pipeline means for each origin.
@@ -167,6 +172,12 @@ func judgeError(err error, arrivals []*arrival) attempt {
 		return attempt{err: err, permanent: true}
 	}
 	failed := make(map[hub.Origin]struct{})
+	if partial := (*direct.PartialError)(nil); errors.As(err, &partial) {
+		for _, i := range partial.Failed {
+			failed[arrivals[i].key.Origin] = struct{}{}
+		}
+		return attempt{err: err, failed: failed}
+	}
 	if !collectFailed(err, failed) || len(failed) == 0 {
 		return attempt{err: err}
 	}
@@ -214,8 +225,8 @@ func collectFailed(err error, failed map[hub.Origin]struct{}) bool {
 }
 
 func addOrigin(resource pcommon.Resource, failed map[hub.Origin]struct{}) {
-	cluster, _ := resource.Attributes().Get(clusterAttribute)
-	node, _ := resource.Attributes().Get(nodeAttribute)
+	cluster, _ := resource.Attributes().Get(direct.ClusterAttribute)
+	node, _ := resource.Attributes().Get(direct.NodeAttribute)
 	failed[hub.Origin{Cluster: cluster.Str(), Node: node.Str()}] = struct{}{}
 }
 

@@ -128,6 +128,19 @@ func (s *suspects) run(ctx context.Context) {
 	}
 }
 
+// gone forgets a spool that the ledger has forgotten.
+func (s *suspects) gone(id custody.Spool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.waiting, id)
+	delete(s.stood, id)
+	for key := range s.dropped {
+		if key.Spool() == id {
+			delete(s.dropped, key)
+		}
+	}
+}
+
 // wants asks the edge for the frames before one that came too early and is
 // dropped: now, or when resendInterval has passed since it was last asked. A lane
 // with several holes shows the next only when the one before is dealt with.

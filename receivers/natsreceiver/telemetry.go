@@ -25,6 +25,9 @@ type telemetry struct {
 
 	framesDuplicate metric.Int64Counter
 	framesDropped   metric.Int64Counter
+	framesReplayed  metric.Int64Counter
+	spoolsForgotten metric.Int64Counter
+	lanesForgotten  metric.Int64Counter
 	itemsRejected   metric.Int64Counter
 	itemsLost       metric.Int64Counter
 	itemsRecovered  metric.Int64Counter
@@ -87,6 +90,9 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 	t.bytesReceived = observed("longhaul_relay_bytes_received", "By", "Bytes of frames read from the hub, repeats included; by each destination.")
 	t.framesDuplicate = counter("longhaul_relay_frames_duplicate", "{frame}", "Frames dropped because their number had been taken before.")
 	t.framesDropped = counter("longhaul_relay_frames_dropped", "{frame}", "Frames of parked origins that were taken off the hub because too many waited; the edge is asked for them again.")
+	t.framesReplayed = counter("longhaul_relay_frames_replayed", "{frame}", "Frames marked as sent again from the rejected stream and let through whatever their number. Those with refused=false the relay does not know as refused: it has forgotten, or an edge has marked them.")
+	t.spoolsForgotten = counter("longhaul_relay_spools_forgotten", "{spool}", "Spools whose watermarks were removed because their origin had more of them than are kept track of.")
+	t.lanesForgotten = counter("longhaul_relay_lanes_forgotten", "{lane}", "Lanes that were forgotten because their spool had more of them than are kept track of.")
 	t.itemsRejected = counter("longhaul_relay_items_rejected", "{item}", "Items of frames that were moved to the rejected stream, by reason.")
 	t.itemsLost = counter("longhaul_lost_items", "{item}", "Items that are lost to a destination for good, by cause, counted once that is stored on the hub. What longhaul_recovered_items says is to be taken off.")
 	t.itemsRecovered = counter("longhaul_recovered_items", "{item}", "Items counted as lost by this cause that arrived after all, or whose loss is counted by another cause by now.")
@@ -234,6 +240,17 @@ func (t *telemetry) duplicate(o *outlet) {
 
 func (t *telemetry) overflowed(o *outlet) { t.framesDropped.Add(context.Background(), 1, o.attributes) }
 
+func (t *telemetry) forgotten(destination string, gone *custody.Crowd) {
+	of := metric.WithAttributes(attribute.String("destination", destination))
+	t.spoolsForgotten.Add(context.Background(), int64(len(gone.Spools)), of)
+	t.lanesForgotten.Add(context.Background(), int64(len(gone.Lanes)), of)
+}
+
+func (t *telemetry) replayed(o *outlet, refused bool) {
+	t.framesReplayed.Add(context.Background(), 1, metric.WithAttributes(attribute.String("destination", o.name),
+		attribute.String("signal", o.signal.String()), attribute.Bool("refused", refused)))
+}
+
 // attempted notes how large a piece the exporters were given.
 func (t *telemetry) attempted(o *outlet, arrivals []*arrival) {
 	items := int64(0)
@@ -258,6 +275,8 @@ func (t *telemetry) rejected(a *arrival, reason error) {
 	switch {
 	case errors.As(reason, &origin):
 		kind = "origin"
+	case errors.Is(reason, errOversize):
+		kind = "oversize"
 	case a.poison != nil:
 		kind = "damaged"
 	case errors.Is(reason, frame.ErrCorrupt), errors.Is(reason, frame.ErrVersion), errors.Is(reason, frame.ErrCodec), errors.Is(reason, errNoRequest):

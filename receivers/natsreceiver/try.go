@@ -3,6 +3,7 @@ package natsreceiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/longhaul/longhaul/internal/frame"
@@ -76,7 +77,7 @@ func (w *pass) around(ctx context.Context, arrivals []*arrival, result attempt) 
 	if _, waits := failed[arrivals[at].key.Origin]; waits {
 		left = append(left, arrivals[at])
 	} else {
-		w.refuse(arrivals[at], result.undecodable, frame.Corrupt)
+		w.refuse(arrivals[at], result.undecodable, result.cause)
 	}
 	ready, behind := split(arrivals[at+1:], failed)
 	left = append(left, behind...)
@@ -136,15 +137,33 @@ type attempt struct {
 	permanent bool                    // trying again is in vain
 	failed    map[hub.Origin]struct{} // if not nil, all that is of others is accepted
 
-	at          int   // the first arrival that does not decode
+	at          int   // the first arrival that does not decode, or is not to be
 	undecodable error // why; nothing was handed over then
+	cause       frame.Cause
+}
+
+// errOversize is a frame for which the relay has no memory.
+var errOversize = errors.New("the frame would take too much memory")
+
+// oversize says why a frame is not to be decoded: by what it claims it would take more
+// than any frame of an edge may, and more than this outlet has. Nothing else bounds
+// what one frame takes.
+func (o *outlet) oversize(a *arrival) error {
+	if n, most := o.decodedBytes(a), max(leastDecoded, o.decoded.limit); n > most {
+		return fmt.Errorf("%w: decoded it has %d bytes and %d items, for which about %d are needed, and %d are there for one frame; "+
+			"if it is a good one, raise memory_limit and send it again", errOversize, a.header.Uncompressed, a.header.Items, n, most)
+	}
+	return nil
 }
 
 // attempt decodes arrivals and hands them over, within the budget of what is decoded.
 func (w *worker) attempt(ctx context.Context, arrivals []*arrival) (result attempt) {
 	memory := int64(0)
-	for _, a := range arrivals {
-		memory += decodedBytes(a)
+	for i, a := range arrivals {
+		if err := w.oversize(a); err != nil {
+			return attempt{at: i, undecodable: err, cause: frame.Rejected}
+		}
+		memory += w.decodedBytes(a)
 	}
 	taken, err := w.decoded.take(ctx, memory)
 	if err != nil {
@@ -158,9 +177,13 @@ func (w *worker) attempt(ctx context.Context, arrivals []*arrival) (result attem
 		stop := context.AfterFunc(p.lost, cancel)
 		defer stop()
 	}
-	at, err := w.deliver(delivering, arrivals)
+	at, err := w.sink.deliver(delivering, arrivals)
 	if at >= 0 {
-		return attempt{at: at, undecodable: err}
+		cause := frame.Corrupt
+		if errors.Is(err, errOversize) {
+			cause = frame.Rejected
+		}
+		return attempt{at: at, undecodable: err, cause: cause}
 	}
 	w.telemetry.attempted(w.outlet, arrivals)
 	if err == nil {

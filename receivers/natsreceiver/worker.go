@@ -53,7 +53,7 @@ func (b *batch) add(a *arrival) {
 	b.arrivals = append(b.arrivals, a)
 	b.items += int(a.header.Items)
 	b.bytes += int64(len(a.payload))
-	b.memory += decodedBytes(a)
+	b.memory += a.out.decodedBytes(a)
 }
 
 // fullAt says whether a batch has reached the limits of a delivery, times n.
@@ -149,12 +149,24 @@ func (w *worker) take(a *arrival, b *batch) {
 
 // takeReplay judges a frame that an operator sends again from the rejected stream.
 // It moves no lane on, and the edge is not asked for it.
+//
+// An edge may set the header, too: it comes on the edge's own subject. A frame that the
+// ledger knows as refused has passed the check of its origin; any other has to pass it
+// now, and that it is delivered outside of its lane's numbers is counted and said.
 func (w *worker) takeReplay(a *arrival, b *batch) {
-	verdict := custody.Duplicate
-	if a.replay == w.destination.name {
-		verdict = a.share.ledger.Replay(a.key, a.header.Number)
+	if a.replay != w.destination.name {
+		w.telemetry.duplicate(w.outlet)
+		a.drop()
+		return
 	}
-	switch verdict {
+	refused := a.share.ledger.Refused(a.key, a.header.Number)
+	if other, conflict := w.epochs.Of(a.key.Spool(), time.Now()); conflict && !refused {
+		a.replay = "" // it is rejected as any other, and counted
+		a.poison = &originError{a.key, other}
+		w.poisoned(a, a.poison)
+		return
+	}
+	switch a.share.ledger.Replay(a.key, a.header.Number) {
 	case custody.Duplicate:
 		w.telemetry.duplicate(w.outlet)
 		a.drop()
@@ -163,7 +175,22 @@ func (w *worker) takeReplay(a *arrival, b *batch) {
 	default:
 		a.taken = true
 		b.add(a)
+		w.telemetry.replayed(w.outlet, refused)
+		if !refused {
+			w.tellReplay(a)
+		}
 	}
+}
+
+// tellReplay says that something is delivered outside of the numbers that no ledger
+// knows as refused.
+func (w *worker) tellReplay(a *arrival) {
+	if !w.notices.replays.due() {
+		return
+	}
+	w.log.Warn("a frame that is marked as sent again from the stream "+hub.RejectedStream+" is not known as refused; it is delivered, whatever its number: "+
+		"if no operator sent it, the edge itself marks its frames so (longhaul_relay_frames_replayed_total counts them)",
+		zap.Stringer("origin", a.key.Origin), zap.Stringer("epoch", a.key.Epoch), zap.Stringer("lane", a.key.Lane), zap.Uint64("number", a.header.Number))
 }
 
 // originError is a frame with the epoch of a spool that is active under another name.
@@ -300,7 +327,9 @@ func (w *worker) reject(a *arrival, reason error) bool {
 			return nil // cannot be kept; it has been counted and logged
 		case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 			// The hub has lost the stream, or it has no leader for a moment.
-			return errors.Join(err, hub.EnsureRejected(ctx, w.js, w.core.config.Streams))
+			streams := w.core.config.Streams
+			streams.Leave = true
+			return errors.Join(err, hub.EnsureRejected(ctx, w.js, streams))
 		}
 		return err
 	})

@@ -343,11 +343,11 @@ func TestQueriesThatFallBackToZeroNameRealMetrics(t *testing.T) {
 	}
 }
 
-// instruments are the names under which the counters of our components appear in
-// Prometheus.
+// instruments are the names under which the counters of our components, those too
+// that can fall, appear in Prometheus.
 func instruments(t *testing.T) map[string]bool {
 	t.Helper()
-	literal := regexp.MustCompile(`(?:counter|observed|Int64Counter)\("(longhaul_[a-z_]+)"`)
+	literal := regexp.MustCompile(`(counter|observed|Int64Counter|Int64UpDownCounter)\("(longhaul_[a-z_]+)"`)
 	names := map[string]bool{}
 	for _, root := range []string{"../../exporters", "../../receivers"} {
 		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
@@ -359,7 +359,11 @@ func instruments(t *testing.T) map[string]bool {
 				return err
 			}
 			for _, m := range literal.FindAllStringSubmatch(string(source), -1) {
-				names[m[1]+"_total"] = true
+				if m[1] == "Int64UpDownCounter" {
+					names[m[2]] = true
+				} else {
+					names[m[2]+"_total"] = true
+				}
 			}
 			return nil
 		})

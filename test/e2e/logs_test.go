@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,9 +164,10 @@ func requireLogs(t *testing.T, written []logLine, found []lab.LogEntry) {
 func requireOnce[K comparable](t *testing.T, what string, want, got map[K]int) {
 	t.Helper()
 	missing, doubled, foreign := 0, 0, 0
+	var shown strings.Builder
 	show := func(kind string, n int, k K) {
 		if n <= 5 {
-			t.Errorf("%s: %s %+q", what, kind, fmt.Sprint(k))
+			fmt.Fprintf(&shown, "\n  %s: %+q", kind, fmt.Sprint(k))
 		}
 	}
 	for k := range want {
@@ -184,6 +186,9 @@ func requireOnce[K comparable](t *testing.T, what string, want, got map[K]int) {
 			show("never sent, but found", foreign, k)
 		}
 	}
-	say("%s: %d sent, %d missing, %d found more than once, %d found that were never sent", what, len(want), missing, doubled, foreign)
-	require.Zero(t, missing+doubled+foreign, "%s: %d sent, %d missing, %d found more than once, %d found that were never sent", what, len(want), missing, doubled, foreign)
+	result := fmt.Sprintf("%s: %d sent, %d missing, %d found more than once, %d found that were never sent", what, len(want), missing, doubled, foreign)
+	if missing+doubled+foreign > 0 {
+		fail(t, "%s%s", result, shown.String())
+	}
+	say("%s", result)
 }

@@ -50,6 +50,9 @@ func TestMain(m *testing.M) {
 	world.dir = dir
 	code := m.Run()
 	stopAll(world.running)
+	for _, finding := range world.findings {
+		say("%s", finding)
+	}
 	if os.Getenv("E2E_KEEP") == "" {
 		_ = os.RemoveAll(dir)
 	}
@@ -70,8 +73,20 @@ var world struct {
 	prometheus once[*lab.Prometheus]
 	jaeger     once[*lab.Jaeger]
 
-	mu      sync.Mutex
-	running []*lab.Process
+	mu       sync.Mutex
+	running  []*lab.Process
+	findings []string
+}
+
+// fail ends a test. What it found stands once more at the end of the whole output,
+// of which sometimes only that is left.
+func fail(t *testing.T, format string, args ...any) {
+	t.Helper()
+	text := fmt.Sprintf(format, args...)
+	world.mu.Lock()
+	world.findings = append(world.findings, t.Name()+" failed: "+text)
+	world.mu.Unlock()
+	t.Fatal(text)
 }
 
 type once[T any] struct {
@@ -210,12 +225,12 @@ func newCollector(t *testing.T, dir, cluster, natsURL string, env map[string]str
 }
 
 // start starts a process and stops it when the test ends; a failed test shows
-// the end of its log.
+// the end of its log: a little, for what the test found stands before it.
 func start(t *testing.T, p *lab.Process) {
 	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the end of %s:\n%s", p.LogFile(), p.LogTail(6000))
+			t.Logf("the end of %s:\n%s", p.LogFile(), p.LogTail(2000))
 		}
 		if err := p.Stop(); err != nil {
 			t.Error(err)
@@ -234,7 +249,9 @@ func eventually(t *testing.T, limit time.Duration, check func() error) {
 		if err == nil {
 			return
 		}
-		require.True(t, time.Now().Before(deadline), "not after %v: %v", limit, err)
+		if time.Now().After(deadline) {
+			fail(t, "not after %v: %v", limit, err)
+		}
 		if i%5 == 4 {
 			say("waiting: %v", err)
 		}
