@@ -298,7 +298,7 @@ func malformed(t fataler) map[string][]byte {
 		"metric":             nest(bad, 2, 2, 1),
 		"metric's metadata":  nest(append(nest(bad, 12), text...), 2, 2, 1),
 		"point":              nest(append(nest(bad, 1, 5), text...), 2, 2, 1),
-		"point's time":       nest(append(nest([]byte{3<<3 | 0, 1}, 1, 5), text...), 2, 2, 1),
+		"point's time":       nest(append(nest([]byte{3 << 3, 1}, 1, 5), text...), 2, 2, 1),
 		"point's attribute":  nest(append(nest(bad, 7, 1, 5), text...), 2, 2, 1),
 		"point's value":      nest(append(nest(bad, 2, 7, 1, 5), text...), 2, 2, 1),
 		"exemplar":           nest(append(nest(bad, 5, 1, 7), text...), 2, 2, 1),
