@@ -195,6 +195,9 @@ func TestAnyRequestsComeToTheSameAsTheirMetrics(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		md := drawMetrics(rt)
 		spoil(rt, md)
+		if rapid.IntRange(0, 9).Draw(rt, "full") == 0 {
+			exp.fill()
+		}
 		exp.Metrics.(*prometheusExporter).accumulator = newAccumulator(createDefaultConfig().(*Config).Delta)
 		var pieces []direct.Piece
 		for _, piece := range piecesOf(md) {
@@ -208,6 +211,52 @@ func TestAnyRequestsComeToTheSameAsTheirMetrics(t *testing.T) {
 		requireSameRequests(rt, exp, server, fresh, freshServer, pieces)
 		require.NoError(rt, fresh.Shutdown(context.Background()))
 	})
+}
+
+// fill makes what an exporter remembers seem too much.
+func (r running) fill() {
+	for _, t := range r.Metrics.(*prometheusExporter).translations.idle {
+		t.bytes = maxShapeBytes
+	}
+}
+
+// What is remembered is of the software, not of the nodes it runs on, and bounded.
+func TestMemoryDoesNotGrowWithTheFleet(t *testing.T) {
+	exp := startQuiet(t, &recorder{}, nil)
+	of := func(node int) []direct.Piece {
+		md := pmetric.NewMetrics()
+		scope := addMetrics(md, map[string]any{"service.name": fmt.Sprint("job-", node)})
+		for i := range 20 {
+			p := addGauge(scope, "same", time.UnixMilli(1795473620776), 1)
+			p.Attributes().PutStr("cpu", fmt.Sprint(i))
+			p = addGauge(scope, "own", time.UnixMilli(1795473620776), 1)
+			p.Attributes().PutStr("pod", fmt.Sprint(node, "-", i))
+		}
+		return []direct.Piece{{OTLP: marshal(md), Cluster: "c", Node: fmt.Sprint("node-", node)}}
+	}
+	remembered := func() (texts, points, bytes int) {
+		lent := exp.Metrics.(*prometheusExporter).translations
+		require.Len(t, lent.idle, 1, "one call after the other")
+		return len(lent.idle[0].symbols.numbers), len(lent.idle[0].points), lent.idle[0].bytes
+	}
+	consume := func(from, to int) {
+		for node := from; node < to; node++ {
+			require.NoError(t, exp.consumeOTLP(t.Context(), of(node)))
+		}
+	}
+	consume(0, 5)
+	texts, points, bytes := remembered()
+	require.Equal(t, 20, points)
+	consume(5, 100)
+	moreTexts, morePoints, moreBytes := remembered()
+	require.Equal(t, []int{texts, points, bytes}, []int{moreTexts, morePoints, moreBytes})
+	exp.fill()
+	consume(100, 101)
+	_, none, _ := remembered()
+	require.Zero(t, none)
+	consume(101, 104)
+	_, points, _ = remembered()
+	require.Equal(t, 20, points)
 }
 
 // spoil makes something of metrics that Prometheus has no form for, or a delta.
