@@ -108,7 +108,7 @@ func createDefaultConfig() component.Config {
 			"k8s.pod.name":       "pod",
 			"k8s.container.name": "container",
 		},
-		// About ten thousand samples: large enough that a request's overhead does
+		// Fifteen thousand samples or so: large enough that a request's overhead does
 		// not matter, small enough that a server keeps it in memory easily and a
 		// repeated one costs little.
 		MaxRequestSize: 1 * bytesize.MiB,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,9 @@ func TestAnyRequestsComeToTheSameAsTheirMetrics(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		md := drawMetrics(rt)
 		spoil(rt, md)
+		if rapid.IntRange(0, 9).Draw(rt, "full") == 0 {
+			exp.fill()
+		}
 		exp.Metrics.(*prometheusExporter).accumulator = newAccumulator(createDefaultConfig().(*Config).Delta)
 		var pieces []direct.Piece
 		for _, piece := range piecesOf(md) {
@@ -207,6 +211,52 @@ func TestAnyRequestsComeToTheSameAsTheirMetrics(t *testing.T) {
 		requireSameRequests(rt, exp, server, fresh, freshServer, pieces)
 		require.NoError(rt, fresh.Shutdown(context.Background()))
 	})
+}
+
+// fill makes what an exporter remembers seem too much.
+func (r running) fill() {
+	for _, t := range r.Metrics.(*prometheusExporter).translations.idle {
+		t.bytes = maxShapeBytes
+	}
+}
+
+// What is remembered is of the software, not of the nodes it runs on, and bounded.
+func TestMemoryDoesNotGrowWithTheFleet(t *testing.T) {
+	exp := startQuiet(t, &recorder{}, nil)
+	of := func(node int) []direct.Piece {
+		md := pmetric.NewMetrics()
+		scope := addMetrics(md, map[string]any{"service.name": fmt.Sprint("job-", node)})
+		for i := range 20 {
+			p := addGauge(scope, "same", time.UnixMilli(1795473620776), 1)
+			p.Attributes().PutStr("cpu", fmt.Sprint(i))
+			p = addGauge(scope, "own", time.UnixMilli(1795473620776), 1)
+			p.Attributes().PutStr("pod", fmt.Sprint(node, "-", i))
+		}
+		return []direct.Piece{{OTLP: marshal(md), Cluster: "c", Node: fmt.Sprint("node-", node)}}
+	}
+	remembered := func() (texts, points, bytes int) {
+		lent := exp.Metrics.(*prometheusExporter).translations
+		require.Len(t, lent.idle, 1, "one call after the other")
+		return len(lent.idle[0].symbols.numbers), len(lent.idle[0].points), lent.idle[0].bytes
+	}
+	consume := func(from, to int) {
+		for node := from; node < to; node++ {
+			require.NoError(t, exp.consumeOTLP(t.Context(), of(node)))
+		}
+	}
+	consume(0, 5)
+	texts, points, bytes := remembered()
+	require.Equal(t, 20, points)
+	consume(5, 100)
+	moreTexts, morePoints, moreBytes := remembered()
+	require.Equal(t, []int{texts, points, bytes}, []int{moreTexts, morePoints, moreBytes})
+	exp.fill()
+	consume(100, 101)
+	_, none, _ := remembered()
+	require.Zero(t, none)
+	consume(101, 104)
+	_, points, _ = remembered()
+	require.Equal(t, 20, points)
 }
 
 // spoil makes something of metrics that Prometheus has no form for, or a delta.
@@ -297,7 +347,7 @@ func malformed(t fataler) map[string][]byte {
 		"metric":             nest(bad, 2, 2, 1),
 		"metric's metadata":  nest(append(nest(bad, 12), text...), 2, 2, 1),
 		"point":              nest(append(nest(bad, 1, 5), text...), 2, 2, 1),
-		"point's time":       nest(append(nest([]byte{3<<3 | 0, 1}, 1, 5), text...), 2, 2, 1),
+		"point's time":       nest(append(nest([]byte{3 << 3, 1}, 1, 5), text...), 2, 2, 1),
 		"point's attribute":  nest(append(nest(bad, 7, 1, 5), text...), 2, 2, 1),
 		"point's value":      nest(append(nest(bad, 2, 7, 1, 5), text...), 2, 2, 1),
 		"exemplar":           nest(append(nest(bad, 5, 1, 7), text...), 2, 2, 1),
@@ -356,4 +406,68 @@ func TestAPieceOfSeveralTenantsIsDeliveredOnceToEach(t *testing.T) {
 
 	require.NoError(t, exp.consumeOTLP(context.Background(), again[1:]))
 	require.Equal(t, map[string]int{"a": 4, "b": 4, "c": 2, "d": 1}, sent, "a new call with the same content is sent")
+}
+
+// FuzzConsumeOTLP: no bytes make the exporter panic or hang, and what pdata reads is
+// read as pdata does, or refused as no request.
+func FuzzConsumeOTLP(f *testing.F) {
+	for _, request := range malformed(f) {
+		f.Add(request, "c")
+	}
+	f.Add(marshal(clusters("a", "b")), "c")
+	f.Add(marshal(deltas(0, 10, 3)), "c")
+	f.Add(odd(), "")
+	server, freshServer := &recorder{}, &recorder{}
+	exp, fresh := startQuiet(f, server, nil), startQuiet(f, freshServer, nil)
+	f.Fuzz(func(t *testing.T, request []byte, cluster string) {
+		for _, e := range []running{exp, fresh} {
+			e.Metrics.(*prometheusExporter).accumulator = newAccumulator(createDefaultConfig().(*Config).Delta)
+		}
+		server.requests, freshServer.requests = nil, nil
+		piece := direct.Piece{OTLP: request, Cluster: cluster}
+		err := exp.consumeOTLP(context.Background(), []direct.Piece{piece})
+		var undecodable *direct.UndecodableError
+		if errors.As(err, &undecodable) {
+			require.Empty(t, server.requests)
+			return
+		}
+		if _, theirs := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(request); theirs != nil {
+			return // what nothing is made of is not looked into
+		}
+		freshErr := fresh.Metrics.ConsumeMetrics(context.Background(), stamped(t, []direct.Piece{piece}))
+		require.Equal(t, freshErr, err)
+		require.Equal(t, freshServer.requests, server.requests)
+	})
+}
+
+func TestOddRequestsAreReadAsPdataDoes(t *testing.T) {
+	server, freshServer := &recorder{}, &recorder{}
+	exp, fresh := startQuiet(t, server, nil), startQuiet(t, freshServer, nil)
+	requireSameRequests(t, exp, server, fresh, freshServer, []direct.Piece{{OTLP: odd(), Cluster: "c"}})
+	require.Len(t, server.requests, 1)
+	require.Contains(t, server.requests[0], "os_type", "of the second half of the resource")
+}
+
+// odd is a request as no sender writes it, and protobuf allows it.
+func odd() []byte {
+	field := func(key byte, message ...byte) []byte { return append([]byte{key, byte(len(message))}, message...) }
+	attribute := func(key, value string) []byte {
+		return slices.Concat(field(1<<3|2, []byte(key)...), field(2<<3|2, field(1<<3|2, []byte(value)...)...))
+	}
+	at := append([]byte{3<<3 | 1}, 0, 0, 1, 2, 3, 4, 5, 6)
+	point := slices.Concat(
+		field(7<<3|2, attribute("a", "1")...), at, field(7<<3|2, attribute("b", "2")...), // not together
+		append([]byte{6<<3 | 1}, 7, 0, 0, 0, 0, 0, 0, 0), []byte{8 << 3, 0x82, 0x00}, // a number with a byte too many
+		append([]byte{4<<3 | 1}, 0, 0, 0, 0, 0, 0, 0, 0x40), []byte{15 << 3, 1}, // another value, and what is not known
+	)
+	metric := slices.Concat(
+		field(5<<3|2, field(1<<3|2, point...)...), field(1<<3|2, 'm'), field(1<<3|2, 'n'), // the last name counts
+	)
+	scope := slices.Concat(field(2<<3|2, metric...), field(1<<3|2, field(1<<3|2, 's')...))
+	resource := slices.Concat(
+		field(2<<3|2, scope...),
+		field(1<<3|2, field(1<<3|2, attribute("service.name", "x")...)...), // twice: both count
+		field(1<<3|2, field(1<<3|2, attribute("os.type", "y")...)...),
+	)
+	return append([]byte{1<<3 | 2, 0x80 | byte(len(resource)&0x7f), byte(len(resource) >> 7)}, resource...)
 }

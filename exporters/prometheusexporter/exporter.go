@@ -1,10 +1,16 @@
 // Package prometheusexporter sends metrics to Prometheus by remote write: 2.0,
 // and 1.0 with servers that speak no other.
 //
-// The translation is that of Prometheus's own OTLP endpoint, its library, with
-// two things added: resource attributes become labels under the names given in
-// the configuration, and metrics that a Prometheus receiver scraped come out as
-// if Prometheus had scraped them itself. README.md has the mapping.
+// The translation is that of Prometheus's own OTLP endpoint, with two things added:
+// resource attributes become labels under the names given in the configuration, and
+// metrics that a Prometheus receiver scraped come out as if Prometheus had scraped
+// them itself. README.md has the mapping.
+//
+// A relay hands it the requests of frames (ConsumeOTLP). They are read where they
+// lie, and what the labels of a point come to is remembered across calls, because a
+// fleet runs the same software on all its nodes. Metrics in pdata (ConsumeMetrics) are
+// written as a request first: there is one translation. What is made of a call are
+// requests of remote write, compressed; nothing else is held while they are under way.
 //
 // What it promises:
 //   - ConsumeMetrics returns nil only when the server took every sample, or

@@ -98,13 +98,13 @@ func (t *translation) another(name string, bound labelPair) *series {
 		extra = own[:2]
 	}
 	// The names of bounds come after __name__.
-	t.point = append(append(t.point[:0], t.named[:t.name]...), own[0])
-	t.point = append(t.point, t.named[t.name:after]...)
+	t.merging = append(append(t.merging[:0], t.named[:t.name]...), own[0])
+	t.merging = append(t.merging, t.named[t.name:after]...)
 	if bound.Name != "" {
-		t.point = append(t.point, own[1])
+		t.merging = append(t.merging, own[1])
 	}
-	t.point = append(t.point, t.named[after:]...)
-	return t.add(t.point, t.hashed+hashOf(extra), t.family)
+	t.merging = append(t.merging, t.named[after:]...)
+	return t.add(t.merging, t.hashed+hashOf(extra), t.family)
 }
 
 // carefully puts labels together in the order in which they override or rename
@@ -173,7 +173,7 @@ func (t *translation) finish(name string, bound labelPair) *series {
 			b.Set(promoted.Name, promoted.Value)
 		}
 	}
-	t.point = t.point[:0]
-	b.Labels().Range(func(l labelPair) { t.point = append(t.point, t.symbols.label(l.Name, l.Value)) })
-	return t.add(t.point, hashOf(t.point), t.family)
+	t.merging = t.merging[:0]
+	b.Labels().Range(func(l labelPair) { t.merging = append(t.merging, t.symbols.label(l.Name, l.Value)) })
+	return t.add(t.merging, hashOf(t.merging), t.family)
 }

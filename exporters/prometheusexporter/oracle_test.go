@@ -284,7 +284,7 @@ func drawAttributes(t *rapid.T, to pcommon.Map, keys []string) {
 }
 
 var pointAttributes = []string{
-	"cluster", "exported_cluster", "node", "job", "instance", "a.b", "a_b", "a-b", "http.route", "otel_scope_name", "otel_scope_x", "Upper", "__name__", "le2", "ünï",
+	"cluster", "exported_cluster", "node", "job", "instance", "a.b", "a_b", "a-b", "http.route", "otel_scope_name", "otel_scope_x", "otel_scope_version", "Upper", "__name__", "le2", "ünï",
 }
 
 func drawMetric(t *rapid.T, m pmetric.Metric, scraped bool) {

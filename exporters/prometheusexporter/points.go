@@ -28,7 +28,7 @@ func (s *series) put(start, at int64, v float64, flags pmetric.DataPointFlags) {
 func (t *translation) numbers(m *metricMessage, f *knownFamily) error {
 	delta := m.isDelta()
 	hint := &f.point
-	var p point
+	p := &t.point
 	r := otlpwire.Read(m.data)
 	for r.Next() {
 		if r.Number != 1 {
@@ -59,7 +59,7 @@ func (t *translation) numbers(m *metricMessage, f *knownFamily) error {
 		}
 		t.seen(p.at)
 		if delta && !p.flags.NoRecordedValue() {
-			if !t.deltaNumber(s, &p, m) {
+			if !t.deltaNumber(s, p, m) {
 				continue
 			}
 		} else {

@@ -1,13 +1,9 @@
 package prometheusexporter
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/otlpwire"
@@ -48,9 +44,15 @@ func (s *source) readResources(found func(index int, attributes []otlpwire.Attri
 			continue
 		}
 		message := r.Bytes()
-		described, err := only(message, 1)
-		if err != nil {
-			return err
+		var described []byte
+		of := otlpwire.Read(message)
+		for of.Next() {
+			if of.Number == 1 {
+				described = join(described, of.Bytes())
+			}
+		}
+		if of.Err() != nil {
+			return of.Err()
 		}
 		attributes, err := s.attributes(described)
 		if err != nil {
@@ -69,20 +71,13 @@ func (s *source) attributes(described []byte) ([]otlpwire.Attribute, error) {
 	return readAttributes(nil, described, 1)
 }
 
-// only returns the message in a field. In protobuf, one that comes twice is the same
-// as one with the fields of both.
-func only(message []byte, field int32) (found []byte, err error) {
-	r := otlpwire.Read(message)
-	for r.Next() {
-		if r.Number == field {
-			if found == nil {
-				found = r.Bytes()
-			} else {
-				found = append(found[:len(found):len(found)], r.Bytes()...)
-			}
-		}
+// join is for a message that comes in parts: in protobuf, one that comes twice is the
+// same as one with the fields of both.
+func join(first, second []byte) []byte {
+	if first == nil {
+		return second
 	}
-	return found, r.Err()
+	return append(first[:len(first):len(first)], second...)
 }
 
 // readAttributes appends the attributes that are in a field of a message.
@@ -123,14 +118,13 @@ type scope struct {
 
 func readScope(message []byte) (s scope, err error) {
 	s.message = message
+	var described []byte
 	isScraped := false
-	described, err := only(message, 1)
-	if err != nil {
-		return s, err
-	}
 	r := otlpwire.Read(message)
 	for r.Next() {
 		switch r.Number {
+		case 1:
+			described = join(described, r.Bytes())
 		case 2:
 			s.metrics++
 			if m := r.Bytes(); !isScraped {
@@ -190,205 +184,6 @@ func exposedType(message []byte) (exposed string, found bool, err error) {
 	return exposed, found, r.Err()
 }
 
-// metric is a Metric message.
-type metricMessage struct {
-	message                 []byte
-	name, description, unit string
-	metadata                []byte // the first attribute of it
-	moreMetadata            bool
-	kind                    pmetric.MetricType
-	data                    []byte // the Gauge, Sum, ... message
-	temporality             pmetric.AggregationTemporality
-	monotonic               bool
-}
-
-var metricKinds = [...]pmetric.MetricType{
-	5: pmetric.MetricTypeGauge, 7: pmetric.MetricTypeSum, 9: pmetric.MetricTypeHistogram,
-	10: pmetric.MetricTypeExponentialHistogram, 11: pmetric.MetricTypeSummary,
-}
-
-func readMetric(message []byte) (m metricMessage, err error) {
-	m.message = message
-	r := otlpwire.Read(message)
-	for r.Next() {
-		switch r.Number {
-		case 1:
-			m.name = r.Text()
-		case 2:
-			m.description = r.Text()
-		case 3:
-			m.unit = r.Text()
-		case 5, 7, 9, 10, 11:
-			m.data, m.kind = r.Bytes(), metricKinds[r.Number]
-		case 12:
-			m.moreMetadata = m.metadata != nil
-			m.metadata = r.Bytes()
-		}
-	}
-	if r.Err() != nil {
-		return m, r.Err()
-	}
-	switch m.kind {
-	case pmetric.MetricTypeGauge, pmetric.MetricTypeSummary:
-		m.temporality = pmetric.AggregationTemporalityCumulative
-	case pmetric.MetricTypeSum, pmetric.MetricTypeHistogram, pmetric.MetricTypeExponentialHistogram:
-		err = m.readKind()
-	}
-	return m, err
-}
-
-// readKind reads what stands beside the points of sums and histograms.
-func (m *metricMessage) readKind() error {
-	rest := m.data
-	for len(rest) > 1 && rest[0] == 1<<3|2 && rest[1] < 0x80 && int(rest[1])+2 <= len(rest) { // points, mostly
-		rest = rest[int(rest[1])+2:]
-	}
-	r := otlpwire.Read(rest)
-	for r.Next() {
-		switch {
-		case r.Number == 2:
-			m.temporality = pmetric.AggregationTemporality(r.Varint())
-		case r.Number == 3 && m.kind == pmetric.MetricTypeSum:
-			m.monotonic = r.Varint() != 0
-		}
-	}
-	return r.Err()
-}
-
-func (m *metricMessage) isDelta() bool { return m.temporality == pmetric.AggregationTemporalityDelta }
-
-// points is how many data points there are.
-func (m *metricMessage) points() (n int) {
-	for r := otlpwire.Read(m.data); r.Next(); {
-		if r.Number == 1 {
-			n++
-		}
-	}
-	return n
-}
-
-// pdata is the metric as an object.
-func (m *metricMessage) pdata(memory *[]byte) (pmetric.Metric, error) {
-	const metrics, scopeMetrics, resourceMetrics = 2, 2, 1
-	request := append((*memory)[:0], make([]byte, 3*12)...)
-	request = append(request, m.message...)
-	*memory = request
-	from := 3 * 12
-	for _, field := range [...]byte{metrics, scopeMetrics, resourceMetrics} {
-		var head [12]byte
-		n := len(binary.AppendUvarint(append(head[:0], field<<3|2), uint64(len(request)-from)))
-		copy(request[from-n:], head[:n])
-		from -= n
-	}
-	md, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(request[from:])
-	if err != nil {
-		return pmetric.Metric{}, fmt.Errorf("%w: metric: %w", otlpwire.ErrMalformed, err)
-	}
-	return md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().At(0), nil
-}
-
-// point is a NumberDataPoint message.
-type point struct {
-	message    []byte
-	attributes []byte // their fields, with tags and lengths
-	start, at  pcommon.Timestamp
-	value      float64
-	flags      pmetric.DataPointFlags
-	exemplars  bool // there are some
-}
-
-// Keys of the fields of a NumberDataPoint.
-const (
-	pointStart      = 2<<3 | 1
-	pointAt         = 3<<3 | 1
-	pointDouble     = 4<<3 | 1
-	pointExemplar   = 5<<3 | 2
-	pointInt        = 6<<3 | 1
-	pointAttribute  = 7<<3 | 2
-	pointFlags      = 8 << 3
-	attributesField = 7
-)
-
-// read reads a point. In the bytes of every sender that is known, attributes stand
-// together and tags and lengths are single bytes: what is not so is read again, with
-// more care.
-func (p *point) read(message []byte) error {
-	*p = point{message: message}
-	from, to := 0, 0
-	for at := 0; at < len(message); {
-		switch tag := message[at]; tag {
-		case pointAttribute, pointExemplar:
-			if at+1 >= len(message) || message[at+1] >= 0x80 {
-				return p.readCarefully()
-			}
-			next := at + 2 + int(message[at+1])
-			if next > len(message) {
-				return p.readCarefully()
-			}
-			if tag == pointExemplar {
-				p.exemplars = true
-			} else {
-				if to != at {
-					if to != 0 {
-						return p.readCarefully()
-					}
-					from = at
-				}
-				to = next
-			}
-			at = next
-		case pointStart, pointAt, pointDouble, pointInt:
-			if at+9 > len(message) {
-				return p.readCarefully()
-			}
-			p.set(tag, binary.LittleEndian.Uint64(message[at+1:]))
-			at += 9
-		case pointFlags:
-			if at+1 >= len(message) || message[at+1] >= 0x80 {
-				return p.readCarefully()
-			}
-			p.flags = pmetric.DataPointFlags(message[at+1])
-			at += 2
-		default:
-			return p.readCarefully()
-		}
-	}
-	p.attributes = message[from:to]
-	return nil
-}
-
-func (p *point) set(tag byte, number uint64) {
-	switch tag {
-	case pointStart:
-		p.start = pcommon.Timestamp(number)
-	case pointAt:
-		p.at = pcommon.Timestamp(number)
-	case pointDouble:
-		p.value = math.Float64frombits(number)
-	case pointInt:
-		p.value = float64(int64(number))
-	}
-}
-
-func (p *point) readCarefully() error {
-	*p = point{message: p.message}
-	r := otlpwire.Read(p.message)
-	for r.Next() {
-		switch r.Number {
-		case 2, 3, 4, 6:
-			p.set(byte(r.Number)<<3|1, r.Fixed64())
-		case 5:
-			r.Bytes()
-			p.exemplars = true
-		case attributesField:
-			p.attributes = protowire.AppendBytes(append(p.attributes, pointAttribute), r.Bytes())
-		case 8:
-			p.flags = pmetric.DataPointFlags(r.Varint())
-		}
-	}
-	return r.Err()
-}
-
 // metrics calls found with each metric of a resource.
 func (of *resource) metrics(found func(*metricMessage) error) error {
 	resource := otlpwire.Read(of.message)
@@ -401,11 +196,11 @@ func (of *resource) metrics(found func(*metricMessage) error) error {
 			if scope.Number != 2 {
 				continue
 			}
-			m, err := readMetric(scope.Bytes())
-			if err == nil {
-				err = found(&m)
+			var m metricMessage
+			if err := m.read(scope.Bytes()); err != nil {
+				return err
 			}
-			if err != nil {
+			if err := found(&m); err != nil {
 				return err
 			}
 		}
@@ -437,47 +232,4 @@ func (of *resource) check(memory *[]byte) error {
 		_, err := m.check(memory)
 		return err
 	})
-}
-
-// check reads all points of a metric, and tells how many there are.
-func (m *metricMessage) check(memory *[]byte) (points int, err error) {
-	if m.kind != pmetric.MetricTypeGauge && m.kind != pmetric.MetricTypeSum {
-		_, err := m.pdata(memory)
-		return m.points(), err
-	}
-	var (
-		p    point
-		list []otlpwire.Attribute
-	)
-	r := otlpwire.Read(m.data)
-	for r.Next() {
-		if r.Number != 1 {
-			continue
-		}
-		if err := p.read(r.Bytes()); err != nil {
-			return points, err
-		}
-		if list, err = readAttributes(list[:0], p.attributes, attributesField); err != nil {
-			return points, err
-		}
-		if p.exemplars {
-			if _, err := p.pdata(memory); err != nil {
-				return points, err
-			}
-		}
-		points++
-	}
-	return points, r.Err()
-}
-
-// pdata is the point as an object.
-func (p *point) pdata(memory *[]byte) (pmetric.NumberDataPoint, error) {
-	const points, sum = 1, 7
-	alone := protowire.AppendBytes(protowire.AppendTag(nil, points, protowire.BytesType), p.message)
-	m := metricMessage{message: protowire.AppendBytes(protowire.AppendTag(nil, sum, protowire.BytesType), alone)}
-	decoded, err := m.pdata(memory)
-	if err != nil {
-		return pmetric.NumberDataPoint{}, err
-	}
-	return decoded.Sum().DataPoints().At(0), nil
 }

@@ -33,6 +33,9 @@ const (
 	// seenSlots is how many points are known to have been seen. A point is
 	// remembered the second time, because some are of one node alone.
 	seenSlots = 1 << 15
+	// maxSameName is how many metrics of one name are remembered, which differ in
+	// what they say of themselves.
+	maxSameName = 16
 )
 
 var shapeSeed = maphash.MakeSeed()
@@ -89,11 +92,13 @@ type layout struct {
 func (t *translation) familyOf(m *metricMessage, hint **knownFamily) (*knownFamily, error) {
 	f := *hint
 	if f == nil || !f.is(m, t.scraped) {
+		others := 0
 		for f = t.families[m.name]; f != nil && !f.is(m, t.scraped); f = f.other {
+			others++
 		}
 		if f == nil {
 			var err error
-			if f, err = t.newFamily(m); err != nil {
+			if f, err = t.newFamily(m, others < maxSameName); err != nil {
 				return nil, err
 			}
 		}
@@ -104,7 +109,8 @@ func (t *translation) familyOf(m *metricMessage, hint **knownFamily) (*knownFami
 	return f, nil
 }
 
-func (t *translation) newFamily(m *metricMessage) (*knownFamily, error) {
+// newFamily finds out about a metric, and remembers it if that is worth it.
+func (t *translation) newFamily(m *metricMessage, remember bool) (*knownFamily, error) {
 	f := &knownFamily{metric: *m, scraped: t.scraped}
 	f.metric.message, f.metric.data = nil, nil
 	exposed, found, err := exposedType(m.message)
@@ -124,7 +130,7 @@ func (t *translation) newFamily(m *metricMessage) (*knownFamily, error) {
 		}
 		f.several = f.sample != f.family.name || m.kind != pmetric.MetricTypeGauge && m.kind != pmetric.MetricTypeSum
 	}
-	if f.cached = t.bytes < maxShapeBytes && !m.moreMetadata; f.cached {
+	if f.cached = remember && t.bytes < maxShapeBytes && !m.moreMetadata; f.cached {
 		// What is remembered must not hold on to the request.
 		f.metric.name, f.metric.unit, f.metric.description = strings.Clone(m.name), strings.Clone(m.unit), strings.Clone(m.description)
 		f.metric.metadata = bytes.Clone(m.metadata)

@@ -81,7 +81,8 @@ type translation struct {
 	plain       bool // no two of them had the same name
 
 	// Of the metric:
-	family *family
+	metricMessage metricMessage
+	family        *family
 
 	// Of the point:
 	read       []otlpwire.Attribute // its attributes
@@ -93,7 +94,8 @@ type translation struct {
 	named      []label              // attributes and base
 	hashed     uint64               // of named
 	name       int                  // where the metric's name goes in named
-	point      []label
+	merging    []label
+	point      point
 
 	builder *labels.Builder
 	writer  *writer2
@@ -126,6 +128,7 @@ func (t *translation) reset() {
 	clear(t.read[:cap(t.read)])
 	t.scopeLabels, t.read = t.scopeLabels[:0], t.read[:0]
 	t.base, t.layout, t.family = t.base[:0], nil, nil
+	t.metricMessage, t.point = metricMessage{}, point{}
 	t.builder.Reset(labels.EmptyLabels())
 	t.names.forget()
 	if cap(t.memory) > maxMemory {
@@ -240,23 +243,23 @@ func (t *translation) scope(s *scope) error {
 	}
 	t.setBase()
 	hint := &t.shapes.first
+	m := &t.metricMessage
 	r := otlpwire.Read(s.message)
 	for r.Next() {
 		if r.Number != 2 {
 			continue
 		}
-		m, err := readMetric(r.Bytes())
-		if err != nil {
+		if err := m.read(r.Bytes()); err != nil {
 			return err
 		}
-		f, err := t.familyOf(&m, hint)
+		f, err := t.familyOf(m, hint)
 		if err != nil {
 			return err
 		}
 		if f.cached {
 			hint = &f.next
 		}
-		if err := t.metric(&m, f); err != nil {
+		if err := t.metric(m, f); err != nil {
 			return err
 		}
 	}
@@ -339,6 +342,7 @@ const (
 	targetInfo         = "target_info"
 	targetHelp         = "Target metadata"
 	targetInfoInterval = 150e9 // nanoseconds: half of what a query looks back
+	maxTargetInfos     = 2000  // more than three days: what a spool has
 )
 
 // targetInfo describes the resource for the time of its points, by the attributes
@@ -370,7 +374,11 @@ func (t *translation) targetInfo(attributes []otlpwire.Attribute, o origin) {
 		return
 	}
 	s := t.finish(targetInfo, labelPair{})
-	for at := t.first; at < t.last; at += targetInfoInterval {
+	first := t.first
+	if t.last-first > maxTargetInfos*targetInfoInterval { // one of the times is wrong
+		first = t.last - maxTargetInfos*targetInfoInterval
+	}
+	for at := first; at < t.last; at += targetInfoInterval {
 		s.floats = append(s.floats, floatSample{at: milliseconds(at), value: 1})
 	}
 	s.floats = append(s.floats, floatSample{at: milliseconds(t.last), value: 1})
