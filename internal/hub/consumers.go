@@ -61,6 +61,10 @@ func Consumers(ctx context.Context, stream jetstream.Stream) (PartitionReaders, 
 	return readers, nil
 }
 
+// MaxInHands is how many frames of one partition, signal and destination the hub
+// hands out before the first of them is acknowledged or given back.
+func MaxInHands(count int) int { return max(inHands/count, inHandsMin) }
+
 // partitionConfig is the consumer of a partition.
 func partitionConfig(signal frame.Signal, r Reader, count, partition int) jetstream.ConsumerConfig {
 	config := jetstream.ConsumerConfig{
@@ -69,7 +73,7 @@ func partitionConfig(signal frame.Signal, r Reader, count, partition int) jetstr
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       AckWait,
-		MaxAckPending: max(inHands/count, inHandsMin),
+		MaxAckPending: MaxInHands(count),
 		MaxDeliver:    -1,
 	}
 	if r.Now {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"testing"
@@ -280,4 +281,18 @@ func TestConsumerNamesAndKeysGiveBackWhatTheyWereMadeOf(t *testing.T) {
 		_, _, _, ok := ParsePartitionConsumer(name)
 		require.False(t, ok, name)
 	}
+}
+
+func TestAStoredFrameIsReadAgainHoweverLarge(t *testing.T) {
+	js := startHub(t)
+	_, err := EnsureSignal(t.Context(), js, frame.Logs, hubSettings, Layout{Count: 4}, []Reader{{Destination: "a"}})
+	require.NoError(t, err)
+	largest := bytes.Repeat([]byte("frame"), int(js.Conn().MaxPayload())/5)
+	ack, err := js.Publish(t.Context(), FrameSubject(frame.Logs, origins(1)[0]), largest)
+	require.NoError(t, err)
+	got, err := StoredFrame(t.Context(), js, frame.Logs, ack.Sequence)
+	require.NoError(t, err)
+	require.Equal(t, largest, got)
+	_, err = StoredFrame(t.Context(), js, frame.Logs, ack.Sequence+1)
+	require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
 }

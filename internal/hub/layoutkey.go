@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/longhaul/longhaul/internal/frame"
 )
 
 // requestTime bounds a request to a server that may have no leader to answer it.
@@ -23,31 +26,51 @@ type Entry struct {
 // client's Get may be answered by a server that lags behind. The error is
 // jetstream.ErrKeyNotFound when there is no such key.
 func LastInBucket(ctx context.Context, js jetstream.JetStream, key string) (Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTime) // a server without a leader does not answer
-	defer cancel()
-	request, _ := json.Marshal(map[string]string{"last_by_subj": KeySubject(key)})
-	answer, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+CustodyBucket, request)
+	m, err := leaderMessage(ctx, js, "KV_"+CustodyBucket, map[string]any{"last_by_subj": KeySubject(key)})
+	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && bytes.Contains(m.Header, []byte("KV-Operation:")) {
+		err = jetstream.ErrKeyNotFound
+	}
 	if err != nil {
 		return Entry{}, err
 	}
+	return Entry{m.Data, m.Sequence}, nil
+}
+
+// StoredFrame reads what a message of a signal's stream holds, from the stream's
+// leader. The error is jetstream.ErrMsgNotFound when it is not there any more.
+func StoredFrame(ctx context.Context, js jetstream.JetStream, signal frame.Signal, sequence uint64) ([]byte, error) {
+	m, err := leaderMessage(ctx, js, StreamName(signal), map[string]any{"seq": sequence})
+	return m.Data, err
+}
+
+type message struct {
+	Sequence uint64 `json:"seq"`
+	Header   []byte `json:"hdrs"`
+	Data     []byte `json:"data"`
+}
+
+// leaderMessage asks the leader of a stream for one message.
+func leaderMessage(ctx context.Context, js jetstream.JetStream, stream string, which map[string]any) (message, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTime) // a server without a leader does not answer
+	defer cancel()
+	request, _ := json.Marshal(which)
+	answer, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
+	if err != nil {
+		return message{}, err
+	}
 	var body struct {
 		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Sequence uint64 `json:"seq"`
-			Header   []byte `json:"hdrs"`
-			Data     []byte `json:"data"`
-		} `json:"message"`
+		Message message             `json:"message"`
 	}
 	switch err := json.Unmarshal(answer.Data, &body); {
 	case err != nil:
-		return Entry{}, err
-	case body.Error != nil && body.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound,
-		body.Error == nil && bytes.Contains(body.Message.Header, []byte("KV-Operation:")):
-		return Entry{}, jetstream.ErrKeyNotFound
+		return message{}, err
+	case body.Error != nil && body.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return message{}, jetstream.ErrMsgNotFound
 	case body.Error != nil:
-		return Entry{}, body.Error
+		return message{}, body.Error
 	}
-	return Entry{body.Message.Data, body.Message.Sequence}, nil
+	return body.Message, nil
 }
 
 // ReadLayout reads the layout and its revision.
