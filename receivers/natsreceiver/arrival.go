@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/longhaul/longhaul/internal/custody"
 	"github.com/longhaul/longhaul/internal/frame"
@@ -29,6 +30,9 @@ type arrival struct {
 	floor   uint64
 	lost    custody.Counts
 	bytes   int64 // what it has taken of the outlet's budget
+	loaned  int64 // what it takes of what parking may use besides, while it is tried
+	spilled bool  // the frame was let go of; it is read from the hub again to be tried
+	seq     uint64
 	poison  error // why it cannot be a frame of its subject; nil for a good one
 	taken   bool  // the ledger has taken it
 	late    bool  // it was named as lost before it came
@@ -116,6 +120,49 @@ func (a *arrival) readHeaders(get func(string) string) {
 		lost[i] = max(count, a.header.Lost[i])
 	}
 	a.floor, a.lost = floor, lost
+}
+
+// sequence is the message's in the hub's stream; 0 if it is not known.
+func (a *arrival) sequence() uint64 {
+	if a.seq == 0 && a.msg.Reply != "" {
+		if metadata, err := a.msg.Metadata(); err == nil {
+			a.seq = metadata.Sequence.Stream
+		}
+	}
+	return a.seq
+}
+
+// size is about what it takes of memory with its frame.
+func (a *arrival) size() int64 { return int64(a.header.PayloadLen) + arrivalBytes }
+
+// waits has it take so many bytes of the budget and no more: where that is less than
+// it took, its frame is let go of.
+func (a *arrival) waits(bytes int64) {
+	if bytes < a.bytes {
+		a.out.frames.giveBack(a.bytes - bytes)
+		a.bytes, a.spilled = bytes, true
+	}
+	if a.spilled { // the reply subject stays: the settler reads it
+		a.msg.Data, a.msg.Header, a.payload = nil, nil, nil
+		a.giveBackLoan()
+	}
+}
+
+// fetched gives it the frame that was let go of.
+func (a *arrival) fetched(data []byte) error {
+	header, payload, n, err := frame.Parse(data)
+	if err != nil || n != len(data) || header != a.header {
+		return jetstream.ErrMsgNotFound // the sequence is another message's: the hub has a new store
+	}
+	a.msg.Data, a.payload = data, payload
+	a.loaned = int64(len(data))
+	a.out.frames.used.Add(a.loaned)
+	return nil
+}
+
+func (a *arrival) giveBackLoan() {
+	a.out.frames.used.Add(-a.loaned)
+	a.loaned = 0
 }
 
 // words are what the ledger needs of it.

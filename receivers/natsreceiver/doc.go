@@ -23,7 +23,8 @@
 // The path of a frame: reader (of a partition, signal and destination) → worker (of
 // the outlet, chosen by origin) → judged by its share's ledger → merged with
 // others, of whatever partition, into a batch → exporters → the partition's
-// settler → hub and edge. A worker delivers nothing of a partition that is not
+// settler → hub and edge. What the exporters do not take goes by way of the worker's
+// parking, which tries it again while the worker goes on. A worker delivers nothing of a partition that is not
 // certainly this relay's (Claim.Held).
 //
 // What is lost is found by the ledger (internal/custody) and told as metrics, in

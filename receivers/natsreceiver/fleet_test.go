@@ -120,6 +120,7 @@ type stores struct {
 	sent      []uint64
 	confirmed []uint64
 	resent    int
+	pads      []string // go into each frame besides its line
 }
 
 func newStores(t *testing.T, f *fleet, n int) *stores {
@@ -162,7 +163,7 @@ func (s *stores) heard(i int, c custody.Confirmation) {
 
 // send publishes a frame; what the hub does not take is asked for again.
 func (s *stores) send(i int, number uint64) {
-	_, err := s.js.PublishAsync(hub.FrameSubject(frame.Logs, s.origins[i]), encodeOf(s.t, s.epoch(i), 1, number, 1), jetstream.WithRetryAttempts(10))
+	_, err := s.js.PublishAsync(hub.FrameSubject(frame.Logs, s.origins[i]), encodeText(s.t, s.epoch(i), 1, number, 1, fmt.Sprint("line ", number), s.pads...), jetstream.WithRetryAttempts(10))
 	if err != nil {
 		s.t.Error(err)
 	}

@@ -3,6 +3,7 @@ package natsreceiver
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -21,6 +22,11 @@ type outlet struct {
 	frames  *budget // of frames in hands: waiting, being delivered or parked
 	decoded *budget // of what is in the exporters' hands, estimated
 	batch   int64   // of decoded, for one delivery
+	// batchFrames bounds the frames of one delivery, so that parking has room for them.
+	batchFrames int
+	parked      int64 // of frames, what one worker's parking may hold, and as much for what it tries
+
+	answers atomic.Uint64 // how often the backends took something, or refused it for good
 
 	attributes metric.MeasurementOption // destination and signal
 }
@@ -37,11 +43,16 @@ func newOutlet(d *destination, signal frame.Signal, to sink) *outlet {
 }
 
 // limit divides the outlet's memory: a quarter for frames, the rest for what is
-// decoded, so that all workers can deliver at a time.
+// decoded, so that all workers can deliver at a time. Of the frames', half is out of
+// the reach of parked origins.
 func (o *outlet) limit(bytes int64) {
-	o.frames = newBudget(max(1, bytes/4))
-	o.decoded = newBudget(max(1, bytes-bytes/4))
-	o.batch = max(1, o.decoded.limit/int64(len(o.workers)))
+	frames, workers := max(1, bytes/4), int64(len(o.workers))
+	o.parked = frames / 4 / workers
+	o.batchFrames = max(1, int(o.parked/2/arrivalBytes))
+	o.frames = newBudget(frames, o.parked*workers)
+	o.frames.most = max(1, frames/2) // there is so much even where parking holds all it may
+	o.decoded = newBudget(max(1, bytes-bytes/4), 0)
+	o.batch = max(1, o.decoded.limit/workers)
 }
 
 // itemMemory is what an item takes that has next to nothing in it.

@@ -41,14 +41,22 @@ type share struct {
 	ledger   *custody.Ledger
 	suspects *suspects
 	hands    hands
+	// parkedMost bounds the arrivals of it, of one signal, that one worker's parking
+	// holds, so that the hub goes on to hand out what is of others.
+	parkedMost int
 }
 
 func newPartition(c *core, claim *lease.Claim) *partition {
 	p := &partition{core: c, claim: claim, idle: make(chan struct{})}
 	p.lost, p.abandon = context.WithCancel(context.Background())
+	partitions := 1
+	if claim != nil {
+		partitions = claim.Count()
+	}
 	for _, d := range c.destinations {
 		s := &share{partition: p, dest: d, log: d.log, ledger: custody.NewLedgerOf(d.signals(), d.config.Start == lease.StartNow)}
 		s.suspects = newSuspects(s)
+		s.parkedMost = max(1, hub.MaxInHands(partitions)/2/d.config.Deliver.Workers)
 		p.shares = append(p.shares, s)
 	}
 	p.settler = newSettler(p)
@@ -316,6 +324,7 @@ func (s *share) hold(a *arrival) {
 // letGo ends the relay's hold on an arrival.
 func (a *arrival) letGo() {
 	a.out.frames.giveBack(a.bytes)
+	a.giveBackLoan()
 	if a.share.hands.remove(a) {
 		a.share.handled.Add(-1)
 	}

@@ -1,10 +1,6 @@
 package natsreceiver
 
-import (
-	"sync"
-
-	"github.com/longhaul/longhaul/internal/hub"
-)
+import "sync"
 
 // queue holds the arrivals that wait for a worker, in the order in which they came.
 // Its length is bounded by the outlet's budget.
@@ -25,11 +21,8 @@ func (q *queue) push(a *arrival) {
 		q.items, q.head = q.items[:n], 0
 	}
 	q.items = append(q.items, a)
-	first := len(q.items)-q.head == 1
 	q.mu.Unlock()
-	if first {
-		q.wake()
-	}
+	q.wake()
 }
 
 func (q *queue) wake() {
@@ -55,13 +48,13 @@ func (q *queue) pop() *arrival {
 	return a
 }
 
-// popOther returns the first of those whose origin is none of some; nil when there is
-// none. The order of each origin stays.
-func (q *queue) popOther(some map[hub.Origin]struct{}) *arrival {
+// popUnless returns the first of those that have not to wait; nil when there is none.
+// The order of each origin stays if its arrivals wait or do not wait together.
+func (q *queue) popUnless(waits func(*arrival) bool) *arrival {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i := q.head; i < len(q.items); i++ {
-		if _, ok := some[q.items[i].key.Origin]; ok {
+		if waits(q.items[i]) {
 			continue
 		}
 		a := q.items[i]

@@ -23,8 +23,8 @@ const (
 	pullMessages = 128
 	// pullOverhead is what a message may measure beyond its payload: the hub counts it.
 	pullOverhead = 64 << 10
-	// arrivalBytes is what a frame takes of memory besides its message.
-	arrivalBytes = 512
+	// arrivalBytes is what a frame takes of memory besides its message's data.
+	arrivalBytes = 1 << 10
 )
 
 // reader reads one signal of a partition for one destination.

@@ -212,10 +212,15 @@ func encodeOf(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64
 	return encodeText(t, epoch, lane, number, floor, text)
 }
 
-func encodeText(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64, text string) []byte {
+// encodeText makes a frame whose item has attributes besides.
+func encodeText(t testing.TB, epoch frame.Epoch, lane uint32, number, floor uint64, text string, pads ...string) []byte {
 	t.Helper()
 	ld := plog.NewLogs()
-	ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetStr(text)
+	record := ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty()
+	record.Body().SetStr(text)
+	for i, pad := range pads {
+		record.Attributes().PutStr(fmt.Sprint("pad", i), pad)
+	}
 	otlp, err := (&plog.ProtoMarshaler{}).MarshalLogs(ld)
 	if err != nil {
 		t.Fatal(err)

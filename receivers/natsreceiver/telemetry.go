@@ -137,7 +137,7 @@ func (t *telemetry) observe(c *core) (err error) {
 func (t *telemetry) observeOutlet(out *outlet, o metric.Observer) {
 	parked := int64(0)
 	for _, w := range out.workers {
-		parked += w.parking.count.Load()
+		parked += w.parking.refused.Load()
 	}
 	o.ObserveInt64(t.originsParked, parked, out.attributes)
 	for kind, b := range map[string]*budget{"frames": out.frames, "decoded": out.decoded} {

@@ -31,11 +31,11 @@ func (w *pass) try(ctx context.Context, arrivals []*arrival) (left []*arrival, e
 	case result.undecodable != nil:
 		return w.around(ctx, arrivals, result)
 	case result.err == nil:
-		w.answered = true
+		w.answer()
 		w.accept(arrivals)
 		return nil, nil
 	case result.permanent && len(arrivals) == 1:
-		w.answered = true
+		w.answer()
 		w.refuse(arrivals[0], result.err, frame.Rejected)
 		return nil, nil
 	case result.permanent: // of several, it is found which
@@ -43,11 +43,19 @@ func (w *pass) try(ctx context.Context, arrivals []*arrival) (left []*arrival, e
 		return w.inTurn(ctx, arrivals[:half], arrivals[half:])
 	case result.failed != nil:
 		accepted, left := split(arrivals, result.failed)
-		w.answered = true
-		w.accept(accepted)
+		if len(accepted) > 0 {
+			w.answer()
+			w.accept(accepted)
+		}
 		return left, result.err
 	}
 	return arrivals, result.err
+}
+
+// answer notes that the backend is there.
+func (w *pass) answer() {
+	w.answered = true
+	w.answers.Add(1)
 }
 
 // inTurn tries one part and then the other, without what is of origins of which

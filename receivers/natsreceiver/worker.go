@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -29,6 +30,9 @@ const (
 	resendInterval = 5 * time.Second
 	// wholeTries is how often a batch of which nothing is accepted is tried whole.
 	wholeTries = 3
+	// asideMax is the longest time between two attempts while there is room to set
+	// aside what was tried.
+	asideMax = time.Second
 	// probes is how many other origins' frames join a full batch that is not accepted.
 	probes = 8
 )
@@ -38,6 +42,9 @@ type worker struct {
 	*outlet
 	in      *queue
 	parking *parking
+
+	pace *backoff.ExponentialBackOff // of attempts, since the backend took nothing; nil while it does
+	seen uint64                      // outlet.answers at the last attempt of which nothing was taken
 }
 
 // batch is what goes to the exporters as one piece: arrivals that the ledgers have
@@ -52,14 +59,23 @@ type batch struct {
 func (b *batch) add(a *arrival) {
 	b.arrivals = append(b.arrivals, a)
 	b.items += int(a.header.Items)
-	b.bytes += int64(len(a.payload))
+	b.bytes += int64(a.header.PayloadLen)
 	b.memory += a.out.decodedBytes(a)
 }
 
-// fullAt says whether a batch has reached the limits of a delivery, times n.
+func batchOf(arrivals []*arrival) *batch {
+	b := &batch{}
+	for _, a := range arrivals {
+		b.add(a)
+	}
+	return b
+}
+
+// full says whether a batch has reached the limits of a delivery, times n.
 func (o *outlet) full(b *batch, times int) bool {
 	c := &o.destination.config.Deliver
-	return b.items >= times*c.MaxItems || b.bytes >= int64(times)*int64(c.MaxBytes) || b.memory >= int64(times)*o.batch
+	return b.items >= times*c.MaxItems || b.bytes >= int64(times)*int64(c.MaxBytes) || b.memory >= int64(times)*o.batch ||
+		len(b.arrivals) >= times*o.batchFrames
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -77,7 +93,7 @@ func (w *worker) run(ctx context.Context) {
 func (w *worker) collect(ctx context.Context, b *batch) bool {
 	var late <-chan time.Time
 	for !w.full(b, 1) {
-		if a := w.in.pop(); a != nil {
+		if a := w.parking.pop(nil); a != nil {
 			w.judge(a, b)
 			continue
 		}
@@ -231,12 +247,12 @@ func (w *worker) early(a *arrival) {
 
 // send delivers a batch: until the exporters accept it, or refuse for good, or
 // until ctx is done. What only some of its origins' backend refuses is parked, and
-// the worker goes on with the others. When nothing at all is accepted the batch is
-// tried again together with what has come since, and after wholeTries only a half of
-// its origins at a time: if some of that is accepted, it is not the whole backend
-// that is away.
+// the worker goes on with the others. When nothing at all is accepted the batch is set
+// aside after wholeTries, or at once if something is parked already: what comes next
+// may be others' that the backend takes. Where there is no room to set it aside it is
+// tried on, together with what has come since and only a half of its origins at a time:
+// if some of that is accepted, it is not the whole backend that is away.
 func (w *worker) send(ctx context.Context, b *batch) {
-	retry := newRetry()
 	for tries := 1; ctx.Err() == nil && len(b.arrivals) > 0; tries++ {
 		now, behind := b.arrivals, []*arrival(nil)
 		if tries > wholeTries {
@@ -244,28 +260,58 @@ func (w *worker) send(ctx context.Context, b *batch) {
 		}
 		once := pass{worker: w}
 		left, err := once.try(ctx, now)
-		left = append(slices.Clip(left), behind...)
-		if len(left) == 0 {
-			return
-		}
 		if once.answered {
-			w.parking.park(left)
+			w.pace = nil
+			if len(left) > 0 {
+				w.parking.park(left, true)
+			}
+			b = batchOf(behind)
+			continue
+		}
+		all := append(slices.Clip(left), behind...)
+		if len(all) == 0 {
 			return
 		}
-		wait := retry.NextBackOff()
-		level := w.log.Warn
-		if tries > 1 {
-			level = w.log.Debug
+		answers := w.answers.Load()
+		others := answers != w.seen // have been taken since the last attempt of which nothing was
+		w.seen = answers
+		items, aside := b.items, tries >= wholeTries || w.parking.count.Load() > 0
+		switch {
+		case aside && w.parking.park(all, false):
+			b = &batch{}
+		case aside && others:
+			w.parking.park(left, true)
+			b = batchOf(behind)
+		default:
+			aside = false
 		}
-		level("a backend does not accept data; it is retried until it does, the hub and the edges keep what comes",
-			zap.Stringer("signal", w.signal), zap.Int("items", b.items), zap.Duration("retry_in", wait), zap.Error(err))
-		select {
-		case <-ctx.Done():
+		if !w.wait(ctx, items, aside, err) {
 			return
-		case <-time.After(wait):
 		}
-		b = w.extend(left)
+		switch {
+		case aside:
+		case tries < wholeTries:
+			b = batchOf(all)
+		default:
+			b = w.extend(all)
+		}
 	}
+}
+
+// wait lets the backend be for a while after an attempt of which it took nothing: not
+// for long where what was tried is out of the way.
+func (w *worker) wait(ctx context.Context, items int, aside bool, err error) bool {
+	level := w.log.Debug
+	if w.pace == nil {
+		w.pace, level = newRetry(), w.log.Warn
+	}
+	wait := w.pace.NextBackOff()
+	if aside {
+		wait = min(wait, asideMax)
+	}
+	level("a backend does not accept data; it is retried until it does, the hub and the edges keep what comes",
+		zap.Stringer("signal", w.signal), zap.Int("items", items), zap.Duration("retry_in", wait), zap.Error(err))
+	return pause(ctx, wait, func() bool { return w.answers.Load() != w.seen })
 }
 
 // halve divides arrivals by origin, at random.
@@ -281,12 +327,9 @@ func halve(arrivals []*arrival) (some, others []*arrival) {
 
 // extend makes a batch of what was not accepted and of what has come since.
 func (w *worker) extend(left []*arrival) *batch {
-	b := &batch{}
-	for _, a := range left {
-		b.add(a)
-	}
+	b := batchOf(left)
 	for !w.full(b, 2) {
-		a := w.in.pop()
+		a := w.parking.pop(nil)
 		if a == nil {
 			return b
 		}
@@ -296,7 +339,7 @@ func (w *worker) extend(left []*arrival) *batch {
 	// whether the backend is away.
 	there := origins(b.arrivals)
 	for before := len(there); len(there) < before+probes && !w.full(b, 3); {
-		a := w.in.popOther(there)
+		a := w.parking.pop(there)
 		if a == nil {
 			break
 		}
