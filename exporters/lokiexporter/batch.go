@@ -62,11 +62,7 @@ func (r *request) appendTo(dst []byte, b *batch) []byte {
 		dst = append(dst, p.labels...)
 		for _, k := range p.order {
 			e := &b.entries[k]
-			var common []byte
-			if e.shared != nil {
-				common = e.shared.encoded
-			}
-			dst = appendEntry(dst, e, b.own(e), common)
+			dst = appendEntry(dst, e, b.own(e), b.common(e))
 		}
 	}
 	return dst

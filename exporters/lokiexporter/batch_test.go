@@ -18,7 +18,7 @@ func addStream(b *batch, labels string, at time.Time, lines ...string) *stream {
 	s := stream{labels: labels, id: uint64(index), n: len(lines)}
 	for i, line := range lines {
 		when := at.Add(time.Duration(i)).UnixNano()
-		e := entry{at: when, line: line, size: int32(sizeOfEntry(when, line, 0)), stream: index}
+		e := entry{at: when, line: line, size: int32(sizeOfEntry(when, line, 0)), stream: index, apart: true}
 		s.bytes += e.framed()
 		b.entries = append(b.entries, e)
 	}
@@ -188,8 +188,9 @@ func TestAnEntryIsKnownByItsContentWhateverIsSentWithIt(t *testing.T) {
 		for i := range neighbours {
 			addRecord(addLogs(logs, map[string]any{"k8s.pod.name": fmt.Sprint("other", i), "service.name": "s"}), noon.Add(-1), "before")
 		}
-		translator, b := testTranslator(), newBatch()
-		translator.translate(b, logs, allResources(logs), policy{})
+		b := asPdata.translateAll(t, testTranslator(), logs)
+		again := asRequests.translateAll(t, testTranslator(), logs)
+		require.Equal(t, b.key(&b.entries[0]), again.key(&again.entries[0]), "whatever the way")
 		return b.key(&b.entries[0])
 	}
 	same := key(0, nil)

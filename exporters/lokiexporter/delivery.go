@@ -12,7 +12,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/klauspost/compress/s2"
-	"go.opentelemetry.io/collector/pdata/plog"
 	"go.uber.org/zap"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
@@ -59,20 +58,15 @@ type delivery struct {
 }
 
 // deliver sends one tenant's share of a call.
-func (e *lokiExporter) deliver(ctx context.Context, logs plog.Logs, s share) result {
-	tenant, now := e.tenants.of(s.tenant), e.now()
-	cautious, tooLate := tenant.care(now)
-	late := e.late.policy(now, tooLate)
-	b := batches.Get().(*batch)
-	defer b.release()
-	e.translator.translate(b, logs, s.resources, policy{guard: tenant.guard, late: late})
-	earlier := tenant.recall(b)
+func (e *lokiExporter) deliver(ctx context.Context, s *share) result {
+	tenant, b := s.tenant, s.batch
+	s.earlier = tenant.recall(b)
 	var r result
-	for _, known := range earlier {
+	for _, known := range s.earlier {
 		r.outcome.add(outcome{sent: known.Sent, rejected: known.Rejected})
 	}
-	d := &delivery{lokiExporter: e, tenant: tenant, batch: b, rate: late.rate, stuck: make(map[int32]bool), sender: e.senders.For(s.tenant)}
-	plan := planner{maxBytes: int(e.cfg.MaxRequestSize), now: now, recent: &tenant.recent, cautious: cautious, risky: late.risky, rate: late.rate}
+	d := &delivery{lokiExporter: e, tenant: tenant, batch: b, rate: s.late.rate, stuck: make(map[int32]bool), sender: e.senders.For(tenant.name)}
+	plan := planner{maxBytes: int(e.cfg.MaxRequestSize), now: e.now(), recent: &tenant.recent, cautious: s.cautious, risky: s.late.risky, rate: s.late.rate}
 	for _, request := range plan.pack(plan.split(b)) {
 		one := d.send(ctx, request)
 		r.add(one)
@@ -80,22 +74,19 @@ func (e *lokiExporter) deliver(ctx context.Context, logs plog.Logs, s share) res
 			break
 		}
 	}
-	if r.err == nil {
-		tenant.progress.Forget(earlier)
-		return r
+	if r.err != nil {
+		r.failed = d.failed()
 	}
-	tenant.remember(b)
-	r.failed = d.failed()
 	return r
 }
 
-// failed lists the resources with entries that are pending.
+// failed lists the parts of the call that have entries that are pending.
 func (d *delivery) failed() []int32 {
 	var list []int32
 	for i := range d.batch.entries {
 		e := &d.batch.entries[i]
-		if e.state == pending && (len(list) == 0 || list[len(list)-1] != e.resource) {
-			list = append(list, e.resource) // entries stand in the order of their resources
+		if e.state == pending && (len(list) == 0 || list[len(list)-1] != e.part) {
+			list = append(list, e.part) // entries stand in the order of their parts
 		}
 	}
 	return list

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+
+	"github.com/longhaul/longhaul/internal/direct"
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 // entry is a log record on its way into a request. Its line stays where the
@@ -16,15 +19,15 @@ import (
 type entry struct {
 	at       int64 // unix nanoseconds
 	line     string
-	shared   *shared // nil: all of the metadata is the entry's own
-	own      int     // where its own metadata begins in the batch's arena
+	own      int // where its own metadata begins in the batch's arena
 	ownBytes int32
 	size     int32 // of its message, without tag and length
+	shared   int32 // index in the batch, of that of its resource and scope
 	stream   int32 // index in the batch
-	resource int32 // index in the call
-	read     bool  // of readScope
+	part     int32 // of the call: see input
 	state    state
 	cut      cut
+	apart    bool // all of the metadata is its own
 }
 
 // state says what is known of an entry's delivery.
@@ -49,51 +52,114 @@ func (e *entry) framed() int { return sizeOfField(int(e.size)) }
 
 // shared is the metadata of a resource and scope.
 type shared struct {
-	encoded []byte
-	names   nameSet // of the pairs, and of the labels: what an entry's own must not be called
-	clash   bool    // a name that records give is among them
-	pairs   int
-	bytes   int    // of names and values, as Loki counts them
-	key     uint64 // knows resource and scope by their content
+	encoded []byte // part of an arena
+	number  int32  // of the resource in the call: each ResourceLogs is one of its own
+	read    bool   // the scope is readScope
+	// What they are made from, and once somebody has asked: what knows them by their
+	// content.
+	origin          *direct.Piece
+	resource, scope []byte
+	key             uint64
 }
 
 // stream is the entries of one label set: entries[order[first:first+n]] of the
 // batch, sorted by time.
 type stream struct {
-	labels string
-	late   bool // its entries are of one stretch of time long past: see late.go
-	id     uint64
-	first  int
-	n      int
-	bytes  int // of the framed entries
+	labels   string
+	late     bool // its entries are of one stretch of time long past: see late.go
+	id       uint64
+	stretch  int64
+	first    int
+	n        int
+	bytes    int   // of the framed entries
+	newest   int64 // until now, of the entries
+	unsorted bool  // they did not come in the order of their time
+	ties     bool  // or several of the same time came one after the other
+}
+
+// note counts an entry of a time.
+func (s *stream) note(at int64) {
+	if s.n > 0 {
+		s.unsorted = s.unsorted || at < s.newest
+		s.ties = s.ties || at == s.newest
+	}
+	s.newest = at
+	s.n++
 }
 
 // batch is what one tenant gets of a call. It refers to the records it was made
 // of, and is used again once it is released.
 type batch struct {
-	entries  []entry
-	arena    []byte // own metadata of the entries
-	streams  []stream
-	order    []int32
-	byLabels map[string]int32
-	scratch  scratch
+	entries []entry
+	arena   []byte // metadata of the entries, encoded
+	shared  []shared
+	streams []stream
+	order   []int32
+	byID    map[uint64]int32 // streams
+	labels  texts            // of streams
 }
 
-var batches = sync.Pool{New: func() any { return &batch{byLabels: make(map[string]int32)} }}
+var batches = sync.Pool{New: func() any { return &batch{byID: make(map[uint64]int32)} }}
 
-// keptEntries bounds what a released batch keeps of its memory.
-const keptEntries = 64 << 10
+// keptEntries and keptBytes bound what a released batch keeps of its memory.
+const (
+	keptEntries = 64 << 10
+	keptBytes   = 16 << 20
+)
 
 func (b *batch) release() {
-	if cap(b.entries) > keptEntries {
+	if cap(b.entries) > keptEntries || cap(b.arena) > keptBytes {
 		return
 	}
-	clear(b.entries)
-	clear(b.streams)
-	clear(b.byLabels)
-	b.scratch.forget()
-	b.entries, b.arena, b.streams, b.order = b.entries[:0], b.arena[:0], b.streams[:0], b.order[:0]
+	b.reset()
 	batches.Put(b)
+}
+
+func (b *batch) reset() {
+	clear(b.entries)
+	clear(b.shared)
+	clear(b.streams)
+	clear(b.byID)
+	b.labels.forget()
+	b.entries, b.arena, b.shared, b.streams, b.order = b.entries[:0], b.arena[:0], b.shared[:0], b.streams[:0], b.order[:0]
+}
+
+// texts keeps strings in few pieces of memory, which is used again.
+type texts struct{ piece []byte }
+
+func (t *texts) keep(text []byte) string {
+	if cap(t.piece)-len(t.piece) < len(text) {
+		t.piece = make([]byte, 0, max(len(text), min(2*cap(t.piece), keptTexts), 1<<10))
+	}
+	start := len(t.piece)
+	t.piece = append(t.piece, text...)
+	return otlpwire.Text(t.piece[start:])
+}
+
+const keptTexts = 256 << 10
+
+// forget is for when nobody uses the strings.
+func (t *texts) forget() {
+	if t.piece = t.piece[:0]; cap(t.piece) > keptTexts {
+		t.piece = nil
+	}
+}
+
+// stream returns the index of the stream of a label set and stretch of time, known
+// by a hash of both.
+func (b *batch) stream(labels []byte, stretch int64, id uint64) int32 {
+	for ; ; id++ { // until the hash is one of its own
+		index, found := b.byID[id]
+		if !found {
+			index = int32(len(b.streams))
+			b.byID[id] = index
+			b.streams = append(b.streams, stream{labels: b.labels.keep(labels), late: stretch != 0, stretch: stretch, id: id})
+			return index
+		}
+		if s := &b.streams[index]; s.stretch == stretch && s.labels == string(labels) {
+			return index
+		}
+	}
 }
 
 func (b *batch) own(e *entry) []byte { return b.arena[e.own : e.own+int(e.ownBytes)] }
@@ -116,15 +182,16 @@ func (b *batch) group() {
 		b.order[s.first+s.n] = int32(i)
 		s.n++
 	}
-	byTime := func(x, y int32) int { // and then as they came
-		return cmp.Or(cmp.Compare(b.entries[x].at, b.entries[y].at), cmp.Compare(x, y))
-	}
 	for i := range b.streams {
 		s := &b.streams[i]
-		if order := b.of(s); !slices.IsSortedFunc(order, byTime) {
-			slices.SortFunc(order, byTime)
+		if s.unsorted {
+			slices.SortFunc(b.of(s), func(x, y int32) int { // and then as they came
+				return cmp.Or(cmp.Compare(b.entries[x].at, b.entries[y].at), cmp.Compare(x, y))
+			})
 		}
-		b.markRepetitions(s)
+		if s.unsorted || s.ties {
+			b.markRepetitions(s)
+		}
 	}
 }
 
@@ -198,30 +265,32 @@ func (b *batch) markMany(order []int32) int {
 
 // same says whether of two entries of one instant one repeats the other.
 func (b *batch) same(x, y *entry) bool {
-	return x.line == y.line && (!x.read || x.resource == y.resource) && b.sameMetadata(x, y)
+	return x.line == y.line && !b.readAgain(x, y) && b.sameMetadata(x, y)
+}
+
+// readAgain says whether a line would be the other one, read another time.
+func (b *batch) readAgain(x, y *entry) bool {
+	first, second := &b.shared[x.shared], &b.shared[y.shared]
+	return first.read && first.number != second.number
 }
 
 func (b *batch) sameMetadata(x, y *entry) bool {
-	if x.shared == y.shared {
+	if x.shared == y.shared && x.apart == y.apart {
 		return bytes.Equal(b.own(x), b.own(y))
 	}
-	return x.metadataBytes() == y.metadataBytes() && bytes.Equal(b.metadata(x), b.metadata(y))
+	return len(b.own(x))+len(b.common(x)) == len(b.own(y))+len(b.common(y)) && bytes.Equal(b.metadata(x), b.metadata(y))
 }
 
-func (e *entry) metadataBytes() int {
-	if e.shared == nil {
-		return int(e.ownBytes)
+// common returns the encoded metadata that an entry shares with others.
+func (b *batch) common(e *entry) []byte {
+	if e.apart {
+		return nil
 	}
-	return int(e.ownBytes) + len(e.shared.encoded)
+	return b.shared[e.shared].encoded
 }
 
 // metadata returns the encoded metadata of an entry in one piece.
-func (b *batch) metadata(e *entry) []byte {
-	if e.shared == nil {
-		return b.own(e)
-	}
-	return slices.Concat(b.own(e), e.shared.encoded)
-}
+func (b *batch) metadata(e *entry) []byte { return slices.Concat(b.own(e), b.common(e)) }
 
 // addOwn adds a pair to an entry's own metadata and returns the bytes added.
 func (b *batch) addOwn(e *entry, name, value string) int {
@@ -242,9 +311,11 @@ func (b *batch) key(e *entry) uint64 {
 	var h maphash.Hash
 	h.SetSeed(keySeed)
 	var numbers [24]byte
-	if e.shared != nil {
-		binary.LittleEndian.PutUint64(numbers[:], e.shared.key)
+	from := &b.shared[e.shared]
+	if from.key == 0 {
+		from.key = from.resourceKey()
 	}
+	binary.LittleEndian.PutUint64(numbers[:], from.key)
 	binary.LittleEndian.PutUint64(numbers[8:], uint64(e.at))
 	binary.LittleEndian.PutUint64(numbers[16:], uint64(len(e.line)))
 	_, _ = h.Write(numbers[:])

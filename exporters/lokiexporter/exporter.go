@@ -1,20 +1,28 @@
 // Package lokiexporter sends log records to Grafana Loki's push API (protobuf,
 // snappy).
 //
-// Each record becomes one entry: its body is the line; a few resource attributes
+// It takes OTLP requests as they are (ConsumeOTLP), and reads them in one pass;
+// ConsumeLogs makes a request of its objects and goes the same way. Each record
+// becomes one entry: its body is the line; a few resource attributes
 // and the severity become the labels that name its stream; everything else is
 // structured metadata. README.md has the mapping.
 //
 // What it promises:
-//   - ConsumeLogs returns nil only when Loki took every entry, or refused some
-//     for good; those are counted by reason (longhaul_loki_entries_rejected) and
-//     logged once per burst. There is no queue behind it.
+//   - ConsumeLogs, and ConsumeOTLP alike, returns nil only when Loki took every
+//     entry, or refused some for good; those are counted by reason
+//     (longhaul_loki_entries_rejected) and logged once per burst. There is no queue
+//     behind it.
 //   - It returns a permanent error only when Loki refused everything it was
 //     given, and a retryable one when Loki could not be reached, was overloaded
-//     or is set up wrongly. Where that concerns some resources only (a tenant,
-//     or a stream that is over a limit), the error is a consumererror.Logs with
-//     just these. The caller repeats the call with what it was given back; what
-//     Loki answered for the first time is not sent again, entry by entry.
+//     or is set up wrongly. Where that concerns a part only (a tenant, or a stream
+//     that is over a limit), the error of ConsumeLogs is a consumererror.Logs with
+//     just the resources, that of ConsumeOTLP a direct.PartialError with the pieces.
+//     The caller repeats the call with what it was given back; what Loki answered
+//     for the first time is not sent again, entry by entry.
+//   - ConsumeOTLP sends what ConsumeLogs would of the same records with their origin
+//     written on them, but that the order of an entry's metadata may differ. When a
+//     piece is no OTLP request of logs it returns a direct.UndecodableError and has
+//     sent nothing. Bytes are not changed, nor kept after the call.
 //   - Tenants do not wait for each other's retries.
 //   - Entries of a stream are sent in the order of their time; requests are
 //     bounded in bytes. A refused request is never repeated whole.
@@ -40,6 +48,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
+	"github.com/longhaul/longhaul/internal/direct"
 )
 
 // tenantsAtOnce is how many tenants one call is delivered to at a time.
@@ -49,7 +58,7 @@ type lokiExporter struct {
 	cfg        *Config
 	set        exporter.Settings
 	url        string
-	translator translator
+	translator *translator
 	tenants    tenants
 	late       *lateData
 	telemetry  telemetry
@@ -61,6 +70,8 @@ type lokiExporter struct {
 	mu     sync.Mutex
 	bursts map[string]*deliver.Burst // by reason
 }
+
+var _ direct.Consumer = (*lokiExporter)(nil)
 
 func newExporter(cfg *Config, set exporter.Settings) (*lokiExporter, error) {
 	url, err := cfg.pushURL()
@@ -75,7 +86,8 @@ func newExporter(cfg *Config, set exporter.Settings) (*lokiExporter, error) {
 		cfg: cfg,
 		set: set,
 		url: url,
-		translator: translator{
+		translator: &translator{
+			tenant:      &cfg.Tenant,
 			labels:      newStreamLabels(cfg),
 			maxLineSize: int(cfg.MaxLineSize),
 			now:         time.Now,
@@ -171,37 +183,83 @@ func hint(status int) string {
 // ConsumeLogs delivers all of logs; see the package comment for what its result
 // means.
 func (e *lokiExporter) ConsumeLogs(ctx context.Context, logs plog.Logs) error {
-	if e.senders == nil {
-		return errors.New("loki exporter is not started")
+	request, err := (&plog.ProtoMarshaler{}).MarshalLogs(logs)
+	if err != nil {
+		return consumererror.NewPermanent(fmt.Errorf("encode logs: %w", err))
 	}
-	e.late.await(ctx)
-	shares := e.share(logs)
-	results := make([]result, len(shares))
-	if len(shares) == 1 {
-		results[0] = e.deliver(ctx, logs, shares[0])
-	} else {
-		e.deliverAll(ctx, logs, shares, results)
-	}
-	var total result
-	for _, r := range results {
-		total.add(r)
-	}
+	total, err := e.consume(ctx, []input{{otlp: request}})
 	switch {
-	case total.err != nil:
-		return retryable(logs, total)
-	case total.sent == 0 && total.rejected > 0:
-		return consumererror.NewPermanent(fmt.Errorf("refused by Loki: all %d entries: %s", total.rejected, cmp.Or(total.example, "as in an earlier attempt")))
+	case err != nil:
+		var undecodable *direct.UndecodableError
+		if errors.As(err, &undecodable) {
+			err = consumererror.NewPermanent(fmt.Errorf("read logs: %w", undecodable.Err))
+		}
+		return err
+	case total.err == nil || len(total.failed) == logs.ResourceLogs().Len():
+		return total.err
 	}
-	return nil
+	failed := plog.NewLogs()
+	failed.ResourceLogs().EnsureCapacity(len(total.failed))
+	for _, i := range total.failed {
+		logs.ResourceLogs().At(i).CopyTo(failed.ResourceLogs().AppendEmpty())
+	}
+	return consumererror.NewLogs(total.err, failed)
 }
 
-func (e *lokiExporter) deliverAll(ctx context.Context, logs plog.Logs, shares []share, results []result) {
+// ConsumeOTLP delivers all pieces; see the package comment for what its result means.
+func (e *lokiExporter) ConsumeOTLP(ctx context.Context, pieces []direct.Piece) error {
+	inputs := make([]input, len(pieces))
+	for i := range pieces {
+		inputs[i] = input{otlp: pieces[i].OTLP, origin: &pieces[i]}
+	}
+	total, err := e.consume(ctx, inputs)
+	switch {
+	case err != nil:
+		return err
+	case total.err == nil || len(total.failed) == len(pieces):
+		return total.err
+	}
+	return &direct.PartialError{Err: total.err, Failed: total.failed}
+}
+
+// consume delivers inputs. An error is that of the whole call; what is left to be
+// delivered again of a call in part is in the result.
+func (e *lokiExporter) consume(ctx context.Context, inputs []input) (total verdict, err error) {
+	if e.senders == nil {
+		return total, errors.New("loki exporter is not started")
+	}
+	e.late.await(ctx)
+	shares, err := e.translator.translate(inputs, e.open)
+	if err != nil {
+		return total, err
+	}
+	results := make([]result, len(shares))
+	if len(shares) == 1 {
+		results[0] = e.deliver(ctx, shares[0])
+	} else {
+		e.deliverAll(ctx, shares, results)
+	}
+	var all result
+	for _, r := range results {
+		all.add(r)
+	}
+	total = all.verdict()
+	for i, s := range shares {
+		s.settle(results[i].err == nil, total.failed)
+	}
+	if all.err == nil && all.sent == 0 && all.rejected > 0 {
+		err = consumererror.NewPermanent(fmt.Errorf("refused by Loki: all %d entries: %s", all.rejected, cmp.Or(all.example, "as in an earlier attempt")))
+	}
+	return total, err
+}
+
+func (e *lokiExporter) deliverAll(ctx context.Context, shares []*share, results []result) {
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, tenantsAtOnce)
 	for i := range shares {
 		slots <- struct{}{}
 		wait.Go(func() {
-			results[i] = e.deliver(ctx, logs, shares[i])
+			results[i] = e.deliver(ctx, shares[i])
 			<-slots
 		})
 	}
@@ -211,7 +269,7 @@ func (e *lokiExporter) deliverAll(ctx context.Context, logs plog.Logs, shares []
 // result is what became of a share.
 type result struct {
 	outcome
-	failed  []int32 // resources with entries that Loki has not answered for
+	failed  []int32 // parts of the call with entries that Loki has not answered for
 	err     error   // why; nil if there are none
 	further int     // errors beyond err
 }
@@ -229,20 +287,24 @@ func (r *result) add(other result) {
 	r.further += other.further
 }
 
-// retryable is the error for a call of which something is left to be sent.
-func retryable(logs plog.Logs, r result) error {
-	err := r.err
+// verdict is what the caller is told.
+type verdict struct {
+	err    error // why something is left to be delivered again; nil: nothing is
+	failed []int // the parts of the call that it is in, ascending, none twice
+}
+
+func (r *result) verdict() verdict {
+	if r.err == nil {
+		return verdict{}
+	}
+	v := verdict{err: r.err, failed: make([]int, len(r.failed))}
 	if r.further > 0 {
-		err = fmt.Errorf("%w (and %d errors more)", err, r.further)
+		v.err = fmt.Errorf("%w (and %d errors more)", r.err, r.further)
 	}
-	slices.Sort(r.failed)
-	if len(r.failed) == logs.ResourceLogs().Len() {
-		return err
+	for i, part := range r.failed {
+		v.failed[i] = int(part)
 	}
-	failed := plog.NewLogs()
-	failed.ResourceLogs().EnsureCapacity(len(r.failed))
-	for _, i := range r.failed {
-		logs.ResourceLogs().At(int(i)).CopyTo(failed.ResourceLogs().AppendEmpty())
-	}
-	return consumererror.NewLogs(err, failed)
+	slices.Sort(v.failed)
+	v.failed = slices.Compact(v.failed) // a part may belong to several tenants
+	return v
 }

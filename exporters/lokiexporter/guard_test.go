@@ -66,37 +66,39 @@ func TestTheGuardsMemoryIsBounded(t *testing.T) {
 }
 
 func TestADemotedLabelsValueIsKeptUnderItsName(t *testing.T) {
-	server := serve(t, func(_ int, _ []string, w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) })
-	exp := start(t, server.URL, func(cfg *Config) {
-		quick(cfg)
-		cfg.Cardinality.MaxValues = 3
-	})
-	for i := range 5 {
-		logs := plog.NewLogs()
-		for _, attribute := range []string{"k8s.container.name", "k8s.namespace.name", "service.name", "k8s.cluster.name"} {
-			scope := addLogs(logs, map[string]any{attribute: fmt.Sprint("v", i)})
-			addRecord(scope, time.Now(), fmt.Sprint(attribute, i))
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		server := serve(t, func(_ int, _ []string, w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) })
+		exp := start(t, server.URL, func(cfg *Config) {
+			quick(cfg)
+			cfg.Cardinality.MaxValues = 3
+		})
+		for i := range 5 {
+			logs := plog.NewLogs()
+			for _, attribute := range []string{"k8s.container.name", "k8s.namespace.name", "service.name", "k8s.cluster.name"} {
+				scope := addLogs(logs, map[string]any{attribute: fmt.Sprint("v", i)})
+				addRecord(scope, time.Now(), fmt.Sprint(attribute, i))
+			}
+			require.NoError(t, exp.ConsumeLogs(context.Background(), logs))
 		}
-		require.NoError(t, exp.ConsumeLogs(context.Background(), logs))
-	}
-	require.Equal(t, map[string]int64{"container": 1, "namespace": 1, "service_name": 1}, exp.counter(t, "longhaul_loki_labels_demoted", "label"),
-		"the number of clusters has no bound")
-	of := func(line string) (string, map[string]string) { return server.labels[line], server.metadata[line] }
-	labels, metadata := of("k8s.namespace.name0")
-	require.Equal(t, `{namespace="v0", service_name="unknown_service"}`, labels)
-	require.Empty(t, metadata)
-	labels, metadata = of("k8s.namespace.name4")
-	require.Equal(t, `{service_name="unknown_service"}`, labels)
-	require.Equal(t, map[string]string{"namespace": "v4"}, metadata)
-	labels, metadata = of("k8s.container.name4")
-	require.Equal(t, `{service_name="unknown_service"}`, labels, "which the container's name made as well")
-	require.Equal(t, map[string]string{"container": "v4"}, metadata)
-	labels, metadata = of("service.name4")
-	require.Equal(t, `{service_name="unknown_service"}`, labels)
-	require.Equal(t, map[string]string{"service_name": "v4"}, metadata)
-	labels, metadata = of("k8s.cluster.name4")
-	require.Equal(t, `{cluster="v4"}`, labels)
-	require.Empty(t, metadata)
+		require.Equal(t, map[string]int64{"container": 1, "namespace": 1, "service_name": 1}, exp.counter(t, "longhaul_loki_labels_demoted", "label"),
+			"the number of clusters has no bound")
+		of := func(line string) (string, map[string]string) { return server.labels[line], server.metadata[line] }
+		labels, metadata := of("k8s.namespace.name0")
+		require.Equal(t, `{namespace="v0", service_name="unknown_service"}`, labels)
+		require.Empty(t, metadata)
+		labels, metadata = of("k8s.namespace.name4")
+		require.Equal(t, `{service_name="unknown_service"}`, labels)
+		require.Equal(t, map[string]string{"namespace": "v4"}, metadata)
+		labels, metadata = of("k8s.container.name4")
+		require.Equal(t, `{service_name="unknown_service"}`, labels, "which the container's name made as well")
+		require.Equal(t, map[string]string{"container": "v4"}, metadata)
+		labels, metadata = of("service.name4")
+		require.Equal(t, `{service_name="unknown_service"}`, labels)
+		require.Equal(t, map[string]string{"service_name": "v4"}, metadata)
+		labels, metadata = of("k8s.cluster.name4")
+		require.Equal(t, `{cluster="v4"}`, labels)
+		require.Empty(t, metadata)
+	})
 }
 
 func TestCardinalityConfigReportsEveryBadKey(t *testing.T) {

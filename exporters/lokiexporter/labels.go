@@ -6,13 +6,14 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
 )
 
 const (
 	serviceNameLabel = "service_name"
 	unknownService   = "unknown_service"
+	// containerAttribute is what service_name falls back to.
+	containerAttribute = "k8s.container.name"
 	// maxLabelValueBytes is Loki's max_label_value_length; it refuses the whole
 	// stream for a longer one.
 	maxLabelValueBytes = 2048
@@ -81,64 +82,59 @@ func wholeInLabel(value string) bool {
 	return len(value) <= maxLabelValueBytes && !strings.ContainsRune(value, utf8.RuneError)
 }
 
-// values appends the label values that a resource gives, by rule.
-func (s *streamLabels) values(dst []string, resource pcommon.Map) []string {
-	for _, rule := range s.rules {
-		value := ""
-		if rule.attribute != "" {
-			value = labelValue(resource, rule)
-		}
-		dst = append(dst, value)
-	}
-	return dst
-}
-
 // appendTo writes the labels as Loki parses them: {a="b", c="d"}, sorted,
 // without empty and demoted ones. There is always at least one, because Loki
-// refuses a stream without labels.
-func (s *streamLabels) appendTo(text []byte, values []string, demoted labelSet, level, backfill string) []byte {
+// refuses a stream without labels. The plain ones of the values need no escapes.
+func (s *streamLabels) appendTo(text []byte, values []string, plain, demoted labelSet, level, backfill string) []byte {
 	start := len(text)
 	text = append(text, '{')
 	for i := range s.rules {
-		value := values[i]
+		value, plain := values[i], plain.has(i)
 		switch {
 		case s.rules[i].attribute != "":
 		case s.rules[i].label == s.level:
-			value = level
+			value, plain = level, true
 		default:
-			value = backfill
+			value, plain = backfill, true
 		}
 		if value == "" || demoted.has(i) {
 			continue
 		}
-		text = appendLabel(text, start, s.rules[i].label, value)
+		text = appendLabel(text, start, s.rules[i].label, value, plain)
 	}
 	if len(text) == start+1 {
-		text = appendLabel(text, start, serviceNameLabel, unknownService)
+		text = appendLabel(text, start, serviceNameLabel, unknownService, true)
 	}
 	return append(text, '}')
 }
 
-func appendLabel(text []byte, start int, name, value string) []byte {
+func appendLabel(text []byte, start int, name, value string, plain bool) []byte {
 	if len(text) > start+1 {
 		text = append(text, ", "...)
 	}
 	text = append(append(text, name...), '=')
+	if plain {
+		return append(append(append(text, '"'), value...), '"')
+	}
 	return strconv.AppendQuote(text, value)
 }
 
-func labelValue(resource pcommon.Map, rule labelRule) string {
-	value := attributeText(resource, rule.attribute)
-	if value == "" && rule.label == serviceNameLabel {
-		if value = attributeText(resource, "k8s.container.name"); value == "" {
-			value = unknownService
+// isPlain says whether a label can hold a value unchanged and written as it is.
+func isPlain(value string) bool {
+	if len(value) > maxLabelValueBytes {
+		return false
+	}
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
 		}
 	}
-	value = strings.Map(validInLabel, value)
-	if len(value) > maxLabelValueBytes {
-		value = cutAtRune(value, maxLabelValueBytes)
-	}
-	return value
+	return true
+}
+
+// inLabel is a value as a label can hold it.
+func inLabel(value string) string {
+	return cutAtRune(strings.Map(validInLabel, value), maxLabelValueBytes)
 }
 
 // validInLabel replaces what is not UTF-8, and the character that stands for it
@@ -148,14 +144,6 @@ func validInLabel(r rune) rune {
 		return '?'
 	}
 	return r
-}
-
-func attributeText(attributes pcommon.Map, name string) string {
-	value, found := attributes.Get(name)
-	if !found {
-		return ""
-	}
-	return value.AsString()
 }
 
 // cutAtRune returns at most n bytes of text without splitting a character.
@@ -187,10 +175,10 @@ func (l level) String() string {
 	return [levels]string{"", "trace", "debug", "info", "warn", "error", "fatal"}[l]
 }
 
-func levelOf(record plog.LogRecord) level {
-	switch n := record.SeverityNumber(); {
+func levelOf(number plog.SeverityNumber, text string) level {
+	switch n := number; {
 	case n <= plog.SeverityNumberUnspecified || n > plog.SeverityNumberFatal4:
-		return levelOfText(record.SeverityText())
+		return levelOfText(text)
 	case n <= plog.SeverityNumberTrace4:
 		return levelTrace
 	case n <= plog.SeverityNumberDebug4:

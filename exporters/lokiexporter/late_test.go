@@ -260,7 +260,7 @@ func TestABacklogOfManyNodesLandsWhole(t *testing.T) {
 		"without time sharding": "  shard_streams: {time_sharding_enabled: false}\n",
 		"with time sharding":    withTimeSharding,
 	} {
-		t.Run(name, func(t *testing.T) {
+		eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
 			t.Parallel()
 			loki := startLoki(t, limits)
 			exp := start(t, loki.url, nil)
@@ -295,17 +295,19 @@ func TestABacklogOfManyNodesLandsWhole(t *testing.T) {
 // Without the label, or time sharding, the same backlog loses most of itself:
 // the proof that the test above proves something.
 func TestWithoutALabelThatBacklogIsRefused(t *testing.T) {
-	t.Parallel()
-	loki := startLoki(t, "  shard_streams: {time_sharding_enabled: false}\n")
-	exp := start(t, loki.url, func(cfg *Config) { cfg.LateData.Mode = lateNative })
-	now := time.Now()
-	calls, lines := backlogs(now, 6)
-	for _, logs := range calls {
-		_ = exp.ConsumeLogs(context.Background(), logs)
-	}
-	refused := exp.rejected(t)["too_far_behind"]
-	require.Greater(t, refused, int64(len(lines)/2))
-	found := loki.query(t, `{cluster="store"}`, now.Add(-7*time.Hour), now.Add(5*time.Minute))
-	require.Len(t, found, len(lines)-int(refused), "each is counted exactly")
-	require.Equal(t, int64(len(found)), exp.sent(t))
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		t.Parallel()
+		loki := startLoki(t, "  shard_streams: {time_sharding_enabled: false}\n")
+		exp := start(t, loki.url, func(cfg *Config) { cfg.LateData.Mode = lateNative })
+		now := time.Now()
+		calls, lines := backlogs(now, 6)
+		for _, logs := range calls {
+			_ = exp.ConsumeLogs(context.Background(), logs)
+		}
+		refused := exp.rejected(t)["too_far_behind"]
+		require.Greater(t, refused, int64(len(lines)/2))
+		found := loki.query(t, `{cluster="store"}`, now.Add(-7*time.Hour), now.Add(5*time.Minute))
+		require.Len(t, found, len(lines)-int(refused), "each is counted exactly")
+		require.Equal(t, int64(len(found)), exp.sent(t))
+	})
 }

@@ -8,6 +8,9 @@ import (
 	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+
+	"github.com/longhaul/longhaul/internal/direct"
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 const (
@@ -23,7 +26,7 @@ const (
 
 	// laneAttribute is what the relay says to its exporters about a resource; it
 	// is no part of the data.
-	laneAttribute = "longhaul.lane"
+	laneAttribute = direct.LaneAttribute
 
 	// readScope is the scope of lines that were read from the logs of containers.
 	// After a kill of the collector some are read again.
@@ -34,9 +37,12 @@ const (
 // renames what does not match, and answers 500 to a name it cannot rename.
 type metadataNames map[string]string
 
-// maxKnownNames bounds the cache; attribute names are few, unless a program
-// makes them up.
-const maxKnownNames = 2000
+const (
+	// maxKnownNames bounds the cache; attribute names are few, unless a program
+	// makes them up.
+	maxKnownNames = 2000
+	maxKnownName  = 256 // bytes
+)
 
 func (n metadataNames) of(attribute string) string {
 	name, found := n[attribute]
@@ -46,8 +52,11 @@ func (n metadataNames) of(attribute string) string {
 	if len(n) >= maxKnownNames {
 		clear(n)
 	}
+	attribute = strings.Clone(attribute) // not what it may be a part of
 	name = metadataName(attribute)
-	n[strings.Clone(attribute)] = name // not what it may be a part of
+	if len(attribute) <= maxKnownName {
+		n[attribute] = name
+	}
 	return name
 }
 
@@ -80,74 +89,65 @@ func (m *metadata) reset() {
 
 // The names of what a record has beside its attributes.
 const (
-	nameTraceID    = "trace_id"
-	nameSpanID     = "span_id"
-	nameNumber     = "severity_number"
-	nameSeverity   = "severity_text"
-	nameEvent      = "event_name"
-	nameObserved   = "observed_timestamp"
-	nameFlags      = "flags"
-	nameDropped    = "dropped_attributes_count"
-	nameScope      = "scope_name"
-	nameScopeVer   = "scope_version"
-	attributesRoot = ""
+	nameTraceID  = "trace_id"
+	nameSpanID   = "span_id"
+	nameNumber   = "severity_number"
+	nameSeverity = "severity_text"
+	nameEvent    = "event_name"
+	nameObserved = "observed_timestamp"
+	nameFlags    = "flags"
+	nameDropped  = "dropped_attributes_count"
+	nameScope    = "scope_name"
+	nameScopeVer = "scope_version"
 )
 
 // record adds what belongs to the record itself; read says that it is a line of
 // readScope. ownMetadata does the same without this type, where nothing is unusual.
-func (m *metadata) record(record plog.LogRecord, read bool) {
-	if id := record.TraceID(); !id.IsEmpty() {
-		m.add(nameTraceID, hex.EncodeToString(id[:]))
-	}
-	if id := record.SpanID(); !id.IsEmpty() {
-		m.add(nameSpanID, hex.EncodeToString(id[:]))
-	}
-	if n := record.SeverityNumber(); n != plog.SeverityNumberUnspecified {
+func (m *metadata) record(record *record, attributes []otlpwire.Attribute, read bool) {
+	m.add(nameTraceID, hex.EncodeToString(record.trace))
+	m.add(nameSpanID, hex.EncodeToString(record.span))
+	if n := record.number; n != plog.SeverityNumberUnspecified {
 		m.add(nameNumber, strconv.Itoa(int(n)))
 	}
-	m.add(nameSeverity, record.SeverityText())
-	m.add(nameEvent, record.EventName())
-	if !read && hasObserved(record) {
-		m.add(nameObserved, strconv.FormatUint(uint64(record.ObservedTimestamp()), 10))
+	m.add(nameSeverity, record.severity)
+	m.add(nameEvent, record.event)
+	if !read && record.hasObserved() {
+		m.add(nameObserved, strconv.FormatUint(record.observed, 10))
 	}
-	if flags := record.Flags(); flags != 0 {
-		m.add(nameFlags, strconv.FormatUint(uint64(flags), 10))
+	if record.flags != 0 {
+		m.add(nameFlags, strconv.FormatUint(uint64(record.flags), 10))
 	}
-	if n := record.DroppedAttributesCount(); n != 0 {
-		m.add(nameDropped, strconv.FormatUint(uint64(n), 10))
+	if record.dropped != 0 {
+		m.add(nameDropped, strconv.FormatUint(uint64(record.dropped), 10))
 	}
-	m.attributes(attributesRoot, record.Attributes())
-}
-
-// hasObserved says whether when a record was observed is worth telling. It never is
-// of a line that was read: it says when, and read again the line is to be an equal
-// entry, which Loki stores once.
-func hasObserved(record plog.LogRecord) bool {
-	seen := record.ObservedTimestamp()
-	return seen != 0 && record.Timestamp() != 0 && seen != record.Timestamp()
+	m.attributes(attributes)
 }
 
 // scope adds the instrumentation scope.
-func (m *metadata) scope(scope pcommon.InstrumentationScope) {
-	m.add(nameScope, scope.Name())
-	m.add(nameScopeVer, scope.Version())
-	m.attributes(attributesRoot, scope.Attributes())
+func (m *metadata) scope(scope *scope) {
+	m.add(nameScope, scope.name)
+	m.add(nameScopeVer, scope.version)
+	m.attributes(scope.attributes)
 }
 
 // resource adds the resource attributes that no label holds. The value of a
 // demoted label has the label's name, so that a query only moves it from the
 // selector to a filter.
-func (m *metadata) resource(attributes pcommon.Map) {
-	for name, value := range attributes.All() {
+func (m *metadata) resource(attributes []otlpwire.Attribute) {
+	for i := range attributes {
+		if m.full() {
+			return
+		}
+		name, value := attributes[i].Key, &attributes[i].Value
 		if name == laneAttribute {
 			continue
 		}
 		rule := m.labels.ruleOf(name)
-		if value.Type() == pcommon.ValueTypeMap && rule < 0 {
-			m.attributes(name+".", value.Map())
+		if isMap(value) && rule < 0 {
+			m.nested(name, value)
 			continue
 		}
-		text := value.AsString()
+		text := value.Text()
 		switch {
 		case rule >= 0 && m.demoted.has(rule):
 			m.add(m.labels.rules[rule].label, text)
@@ -158,20 +158,44 @@ func (m *metadata) resource(attributes pcommon.Map) {
 	}
 }
 
-// attributes adds a map, nested maps flattened: {"http": {"method": "GET"}}
+// attributes adds attributes, nested maps flattened: {"http": {"method": "GET"}}
 // becomes http_method="GET". Lists stay together as JSON.
-func (m *metadata) attributes(prefix string, attributes pcommon.Map) {
-	for name, value := range attributes.All() {
-		if prefix != "" {
-			name = prefix + name
+func (m *metadata) attributes(attributes []otlpwire.Attribute) {
+	for i := range attributes {
+		if m.full() {
+			return
 		}
+		name, value := attributes[i].Key, &attributes[i].Value
+		if isMap(value) {
+			m.nested(name, value)
+			continue
+		}
+		m.add(m.names.of(name), value.Text())
+	}
+}
+
+func (m *metadata) nested(name string, value *otlpwire.Value) {
+	if inner, ok := value.Map(); ok {
+		m.flatten(name+".", inner)
+	}
+}
+
+func (m *metadata) flatten(prefix string, attributes pcommon.Map) {
+	for name, value := range attributes.All() {
+		if m.full() {
+			return
+		}
+		name = prefix + name
 		if value.Type() == pcommon.ValueTypeMap {
-			m.attributes(name+".", value.Map())
+			m.flatten(name+".", value.Map())
 			continue
 		}
 		m.add(m.names.of(name), value.AsString())
 	}
 }
+
+// isMap says whether a value is to be flattened.
+func isMap(v *otlpwire.Value) bool { return v.Type == pcommon.ValueTypeMap }
 
 // add appends a pair under a name of its own. The same value under the same
 // name is told once; an empty value is none, as everywhere in Loki.
@@ -204,6 +228,9 @@ func (m *metadata) add(name, value string) {
 	m.bytes += len(unique) + len(value)
 	m.pairs = append(m.pairs, pair{unique, value})
 }
+
+// full says that nothing that could come makes a difference.
+func (m *metadata) full() bool { return m.cut && len(m.pairs) >= maxMetadataEntries-1 }
 
 func (m *metadata) find(name string) (string, bool) {
 	for i := range m.pairs {

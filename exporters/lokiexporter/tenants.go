@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
-
-	"go.opentelemetry.io/collector/pdata/plog"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
 )
@@ -48,6 +47,7 @@ func (t *tenants) of(name string) *tenantState {
 		if len(t.byName) >= maxTenants {
 			t.forget()
 		}
+		name = strings.Clone(name) // not what it may be a part of
 		state = t.create(name)
 		t.byName[name] = state
 	}
@@ -117,47 +117,44 @@ func (t *tenantState) recall(b *batch) (earlier []deliver.Part) {
 }
 
 // remember keeps what Loki has answered for until the caller has come again.
-func (t *tenantState) remember(b *batch) {
+func (t *tenantState) remember(b *batch, wanted func(*entry) bool) {
 	var parts []deliver.Part
 	for i := range b.entries {
 		e := &b.entries[i]
-		switch e.state {
-		case taken:
-			parts = append(parts, deliver.Part{Hash: b.key(e), Sent: 1})
-		case refused:
-			parts = append(parts, deliver.Part{Hash: b.key(e), Rejected: 1})
+		if e.state == pending || !wanted(e) {
+			continue
 		}
+		part := deliver.Part{Hash: b.key(e), Sent: 1}
+		if e.state == refused {
+			part.Sent, part.Rejected = 0, 1
+		}
+		parts = append(parts, part)
 	}
 	t.progress.Keep(parts)
 }
 
-// share is the resources of a call that belong to one tenant.
-type share struct {
-	tenant    string
-	resources []int32
+// open begins a tenant's share of a call.
+func (e *lokiExporter) open(name string) *share {
+	tenant, now := e.tenants.of(name), e.now()
+	cautious, tooLate := tenant.care(now)
+	return &share{tenant: tenant, cautious: cautious, late: e.late.policy(now, tooLate), batch: batches.Get().(*batch)}
 }
 
-// share divides a call by tenant.
-func (e *lokiExporter) share(logs plog.Logs) []share {
-	all := logs.ResourceLogs()
-	if e.cfg.Tenant.FromAttribute == "" {
-		one := share{tenant: e.cfg.Tenant.Default, resources: make([]int32, all.Len())}
-		for i := range one.resources {
-			one.resources[i] = int32(i)
-		}
-		return []share{one}
+// settle ends a share: it forgets what the caller will not bring again, and remembers
+// what was answered for of that which it will. failed are the parts of the call that
+// come again; some of them may hold entries of tenants that have all of theirs.
+func (s *share) settle(whole bool, failed []int) {
+	defer s.batch.release()
+	if whole {
+		s.tenant.progress.Forget(s.earlier)
 	}
-	var shares []share
-	byTenant := make(map[string]int)
-	for i, resource := range all.All() {
-		name := e.cfg.Tenant.Of(resource.Resource().Attributes())
-		k, found := byTenant[name]
-		if !found {
-			k = len(shares)
-			byTenant[name] = k
-			shares = append(shares, share{tenant: name})
-		}
-		shares[k].resources = append(shares[k].resources, int32(i))
+	switch {
+	case !whole:
+		s.tenant.remember(s.batch, func(*entry) bool { return true })
+	case len(failed) > 0:
+		s.tenant.remember(s.batch, func(e *entry) bool {
+			_, found := slices.BinarySearch(failed, int(e.part))
+			return found
+		})
 	}
-	return shares
 }

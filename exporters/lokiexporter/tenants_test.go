@@ -109,153 +109,167 @@ func failedLogs(t *testing.T, err error) plog.Logs {
 }
 
 func TestOneTenantsTroubleIsItsOwn(t *testing.T) {
-	for _, status := range []int{http.StatusTooManyRequests, http.StatusForbidden, http.StatusInternalServerError} {
-		down := true
-		server := serveTenants(t, func(tenant string, _ []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
-			if down && tenant == "b" {
-				w.WriteHeader(status)
-				return true
-			}
-			return false
-		})
-		exp := start(t, server.URL, byCluster)
-		failed := failedLogs(t, exp.ConsumeLogs(context.Background(), clusterLogs("a", "b", "c")))
-		require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
-		require.Equal(t, []string{"a-n0 a", "a-n0 b", "a-n1 a", "a-n1 b"}, server.lines("a"))
-		require.Equal(t, []string{"c-n0 a", "c-n0 b", "c-n1 a", "c-n1 b"}, server.lines("c"))
-		require.Empty(t, server.lines("b"))
-		require.Equal(t, int64(8), exp.sent(t))
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		for _, status := range []int{http.StatusTooManyRequests, http.StatusForbidden, http.StatusInternalServerError} {
+			down := true
+			server := serveTenants(t, func(tenant string, _ []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
+				if down && tenant == "b" {
+					w.WriteHeader(status)
+					return true
+				}
+				return false
+			})
+			exp := start(t, server.URL, byCluster)
+			failed := failedLogs(t, exp.ConsumeLogs(context.Background(), clusterLogs("a", "b", "c")))
+			require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
+			require.Equal(t, []string{"a-n0 a", "a-n0 b", "a-n1 a", "a-n1 b"}, server.lines("a"))
+			require.Equal(t, []string{"c-n0 a", "c-n0 b", "c-n1 a", "c-n1 b"}, server.lines("c"))
+			require.Empty(t, server.lines("b"))
+			require.Equal(t, int64(8), exp.sent(t))
 
-		down = false
-		require.NoError(t, exp.ConsumeLogs(context.Background(), failed))
-		require.Equal(t, []string{"b-n0 a", "b-n0 b", "b-n1 a", "b-n1 b"}, server.lines("b"))
-		require.Equal(t, int64(12), exp.sent(t))
-	}
+			down = false
+			require.NoError(t, exp.ConsumeLogs(context.Background(), failed))
+			require.Equal(t, []string{"b-n0 a", "b-n0 b", "b-n1 a", "b-n1 b"}, server.lines("b"))
+			require.Equal(t, int64(12), exp.sent(t))
+		}
+	})
 }
 
 func TestAHangingTenantHoldsNoOtherUp(t *testing.T) {
-	t.Parallel()
-	release := make(chan struct{})
-	server := serveTenants(t, func(tenant string, _ []push.Stream, _ http.ResponseWriter, r *http.Request) bool {
-		if tenant != "b" {
-			return false
-		}
-		select {
-		case <-release:
-		case <-r.Context().Done():
-		}
-		return true
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		t.Parallel()
+		release := make(chan struct{})
+		server := serveTenants(t, func(tenant string, _ []push.Stream, _ http.ResponseWriter, r *http.Request) bool {
+			if tenant != "b" {
+				return false
+			}
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+			return true
+		})
+		t.Cleanup(func() { close(release) })
+		exp := start(t, server.URL, func(cfg *Config) { byCluster(cfg); cfg.Timeout = 5 * time.Second })
+		failed := failedLogs(t, exp.ConsumeLogs(context.Background(), clusterLogs("a", "b", "c")))
+		require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
+		require.Len(t, server.lines("a"), 4)
+		require.Len(t, server.lines("c"), 4)
 	})
-	t.Cleanup(func() { close(release) })
-	exp := start(t, server.URL, func(cfg *Config) { byCluster(cfg); cfg.Timeout = 5 * time.Second })
-	failed := failedLogs(t, exp.ConsumeLogs(context.Background(), clusterLogs("a", "b", "c")))
-	require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
-	require.Len(t, server.lines("a"), 4)
-	require.Len(t, server.lines("c"), 4)
 }
 
 func TestAllTenantsInTroubleIsAPlainError(t *testing.T) {
-	server := serveTenants(t, func(_ string, _ []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		return true
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		server := serveTenants(t, func(_ string, _ []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		})
+		exp := start(t, server.URL, byCluster)
+		err := exp.ConsumeLogs(context.Background(), clusterLogs("a", "b"))
+		require.ErrorIs(t, err, deliver.ErrUnavailable)
+		var partial consumererror.Logs
+		require.False(t, errors.As(err, &partial), "%v", err)
 	})
-	exp := start(t, server.URL, byCluster)
-	err := exp.ConsumeLogs(context.Background(), clusterLogs("a", "b"))
-	require.ErrorIs(t, err, deliver.ErrUnavailable)
-	var partial consumererror.Logs
-	require.False(t, errors.As(err, &partial), "%v", err)
 }
 
 func TestResourcesWithoutATenantHaveTheDefault(t *testing.T) {
-	server := serveTenants(t, func(string, []push.Stream, http.ResponseWriter, *http.Request) bool { return false })
-	exp := start(t, server.URL, byCluster)
-	logs := clusterLogs("a", "not/a tenant")
-	addRecord(addLogs(logs, map[string]any{"service.name": "longhaul"}), time.Now(), "own")
-	require.NoError(t, exp.ConsumeLogs(context.Background(), logs))
-	require.Len(t, server.lines("a"), 4)
-	require.Equal(t, []string{"not/a tenant-n0 a", "not/a tenant-n0 b", "not/a tenant-n1 a", "not/a tenant-n1 b", "own"}, server.lines("rest"))
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		server := serveTenants(t, func(string, []push.Stream, http.ResponseWriter, *http.Request) bool { return false })
+		exp := start(t, server.URL, byCluster)
+		logs := clusterLogs("a", "not/a tenant")
+		addRecord(addLogs(logs, map[string]any{"service.name": "longhaul"}), time.Now(), "own")
+		require.NoError(t, exp.ConsumeLogs(context.Background(), logs))
+		require.Len(t, server.lines("a"), 4)
+		require.Equal(t, []string{"not/a tenant-n0 a", "not/a tenant-n0 b", "not/a tenant-n1 a", "not/a tenant-n1 b", "own"}, server.lines("rest"))
+	})
 }
 
 func TestTenantsRefusedForGoodAreCountedOnceWhileAnotherIsRetried(t *testing.T) {
-	down := true
-	server := serveTenants(t, func(tenant string, streams []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
-		switch {
-		case tenant == "b" && down:
-			w.WriteHeader(http.StatusServiceUnavailable)
-		case tenant == "a":
-			http.Error(w, "no", http.StatusBadRequest)
-		default:
-			return false
-		}
-		return true
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		down := true
+		server := serveTenants(t, func(tenant string, streams []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
+			switch {
+			case tenant == "b" && down:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case tenant == "a":
+				http.Error(w, "no", http.StatusBadRequest)
+			default:
+				return false
+			}
+			return true
+		})
+		exp := start(t, server.URL, byCluster)
+		failed := failedLogs(t, exp.ConsumeLogs(context.Background(), clusterLogs("a", "b")))
+		require.Equal(t, map[string]int64{"other": 4}, exp.rejected(t))
+		require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
+		down = false
+		require.NoError(t, exp.ConsumeLogs(context.Background(), failed))
+		require.Equal(t, map[string]int64{"other": 4}, exp.rejected(t))
+		require.Equal(t, int64(4), exp.sent(t))
 	})
-	exp := start(t, server.URL, byCluster)
-	failed := failedLogs(t, exp.ConsumeLogs(context.Background(), clusterLogs("a", "b")))
-	require.Equal(t, map[string]int64{"other": 4}, exp.rejected(t))
-	require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
-	down = false
-	require.NoError(t, exp.ConsumeLogs(context.Background(), failed))
-	require.Equal(t, map[string]int64{"other": 4}, exp.rejected(t))
-	require.Equal(t, int64(4), exp.sent(t))
 }
 
 func TestWhatFailedMayComeAgainInAnyGrouping(t *testing.T) {
-	const limit = "maximum active stream limit exceeded when trying to create stream {x}, user: 'b'"
-	down := true
-	server := serveTenants(t, func(_ string, streams []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
-		for _, s := range streams {
-			for _, e := range s.Entries {
-				if down && e.Line == "late" {
-					http.Error(w, limit, http.StatusTooManyRequests)
-					return true
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		const limit = "maximum active stream limit exceeded when trying to create stream {x}, user: 'b'"
+		down := true
+		server := serveTenants(t, func(_ string, streams []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
+			for _, s := range streams {
+				for _, e := range s.Entries {
+					if down && e.Line == "late" {
+						http.Error(w, limit, http.StatusTooManyRequests)
+						return true
+					}
 				}
 			}
-		}
-		return false
-	})
-	exp := start(t, server.URL, quick)
-	at := time.Now()
-	make1 := func(nodes ...string) plog.Logs {
-		logs := plog.NewLogs()
-		for _, node := range nodes {
-			scope := addLogs(logs, map[string]any{"k8s.cluster.name": "c", "k8s.node.name": node})
-			addRecord(scope, at, node+" info").SetSeverityNumber(plog.SeverityNumberInfo)
-			if node != "n3" {
-				addRecord(scope, at, "late").SetSeverityNumber(plog.SeverityNumberWarn)
+			return false
+		})
+		exp := start(t, server.URL, quick)
+		at := time.Now()
+		make1 := func(nodes ...string) plog.Logs {
+			logs := plog.NewLogs()
+			for _, node := range nodes {
+				scope := addLogs(logs, map[string]any{"k8s.cluster.name": "c", "k8s.node.name": node})
+				addRecord(scope, at, node+" info").SetSeverityNumber(plog.SeverityNumberInfo)
+				if node != "n3" {
+					addRecord(scope, at, "late").SetSeverityNumber(plog.SeverityNumberWarn)
+				}
 			}
+			return logs
 		}
-		return logs
-	}
-	failed := failedLogs(t, exp.ConsumeLogs(context.Background(), make1("n1", "n2", "n3")))
-	require.Equal(t, []string{"n1", "n2"}, nodesOf(failed), "one stream is over its tenant's limit, the other is not")
-	require.Equal(t, []string{"n1 info", "n2 info", "n3 info"}, server.lines(""))
-	require.Equal(t, int64(3), exp.sent(t))
+		failed := failedLogs(t, exp.ConsumeLogs(context.Background(), make1("n1", "n2", "n3")))
+		require.Equal(t, []string{"n1", "n2"}, nodesOf(failed), "one stream is over its tenant's limit, the other is not")
+		require.Equal(t, []string{"n1 info", "n2 info", "n3 info"}, server.lines(""))
+		require.Equal(t, int64(3), exp.sent(t))
 
-	require.ErrorIs(t, exp.ConsumeLogs(context.Background(), make1("n2")), deliver.ErrUnavailable)
-	down = false
-	require.NoError(t, exp.ConsumeLogs(context.Background(), make1("n2")))
-	require.NoError(t, exp.ConsumeLogs(context.Background(), make1("n1")))
-	require.Equal(t, []string{"late", "late", "n1 info", "n2 info", "n3 info"}, server.lines(""), "each once")
-	require.Equal(t, int64(5), exp.sent(t))
+		require.ErrorIs(t, exp.ConsumeLogs(context.Background(), make1("n2")), deliver.ErrUnavailable)
+		down = false
+		require.NoError(t, exp.ConsumeLogs(context.Background(), make1("n2")))
+		require.NoError(t, exp.ConsumeLogs(context.Background(), make1("n1")))
+		require.Equal(t, []string{"late", "late", "n1 info", "n2 info", "n3 info"}, server.lines(""), "each once")
+		require.Equal(t, int64(5), exp.sent(t))
+	})
 }
 
 func TestABlockedTenantKeepsItsData(t *testing.T) {
-	blocked := true
-	server := serveTenants(t, func(tenant string, _ []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
-		if blocked && tenant == "b" {
-			w.WriteHeader(statusBlocked)
-			_, _ = io.WriteString(w, "ingestion blocked for user 'b' until '2026-12-01T00:00:00Z' with status code '260'")
-		}
-		return blocked && tenant == "b"
+	eachWay(t, func(t *testing.T, start func(*testing.T, string, func(*Config)) running) {
+		blocked := true
+		server := serveTenants(t, func(tenant string, _ []push.Stream, w http.ResponseWriter, _ *http.Request) bool {
+			if blocked && tenant == "b" {
+				w.WriteHeader(statusBlocked)
+				_, _ = io.WriteString(w, "ingestion blocked for user 'b' until '2026-12-01T00:00:00Z' with status code '260'")
+			}
+			return blocked && tenant == "b"
+		})
+		exp := start(t, server.URL, byCluster)
+		err := exp.ConsumeLogs(context.Background(), clusterLogs("a", "b"))
+		failed := failedLogs(t, err)
+		require.ErrorContains(t, err, "ingestion blocked")
+		require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
+		blocked = false
+		require.NoError(t, exp.ConsumeLogs(context.Background(), failed))
+		require.Len(t, server.lines("b"), 4)
 	})
-	exp := start(t, server.URL, byCluster)
-	err := exp.ConsumeLogs(context.Background(), clusterLogs("a", "b"))
-	failed := failedLogs(t, err)
-	require.ErrorContains(t, err, "ingestion blocked")
-	require.Equal(t, []string{"b-n0", "b-n1"}, nodesOf(failed))
-	blocked = false
-	require.NoError(t, exp.ConsumeLogs(context.Background(), failed))
-	require.Len(t, server.lines("b"), 4)
 }
 
 func TestTenantsLongestUnusedAreForgotten(t *testing.T) {

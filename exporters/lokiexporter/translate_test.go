@@ -1,8 +1,9 @@
 package lokiexporter
 
 import (
-	"bytes"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,12 @@ import (
 	"go.opentelemetry.io/collector/config/confighttp"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"google.golang.org/protobuf/encoding/protowire"
 	"pgregory.net/rapid"
+
+	"github.com/longhaul/longhaul/internal/direct"
+	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/test/fleet/frames"
 )
 
 func clientTo(endpoint string) confighttp.ClientConfig {
@@ -67,28 +73,19 @@ func cutsOf(b *batch) (c cuts) {
 	return c
 }
 
-func testTranslator() translator {
+func testTranslator() *translator {
 	cfg := createDefaultConfig().(*Config)
-	return translator{labels: newStreamLabels(cfg), maxLineSize: int(cfg.MaxLineSize), now: func() time.Time { return noon }}
-}
-
-func allResources(logs plog.Logs) []int32 {
-	list := make([]int32, logs.ResourceLogs().Len())
-	for i := range list {
-		list[i] = int32(i)
-	}
-	return list
+	return &translator{tenant: &cfg.Tenant, labels: newStreamLabels(cfg), maxLineSize: int(cfg.MaxLineSize), now: func() time.Time { return noon }}
 }
 
 func newBatch() *batch { return batches.New().(*batch) }
 
-func translate(t require.TestingT, logs plog.Logs) ([]sentStream, cuts) {
-	translator, b := testTranslator(), newBatch()
-	translator.translate(b, logs, allResources(logs), policy{})
+func (w way) translate(t require.TestingT, logs plog.Logs) ([]sentStream, cuts) {
+	b := w.translateAll(t, testTranslator(), logs)
 	return decoded(t, b), cutsOf(b)
 }
 
-// one translates a single record.
+// one translates a single record, by both ways.
 func one(t *testing.T, resource map[string]any, change func(plog.LogRecord)) (string, push.Entry, cuts) {
 	t.Helper()
 	logs := plog.NewLogs()
@@ -96,7 +93,10 @@ func one(t *testing.T, resource map[string]any, change func(plog.LogRecord)) (st
 	if change != nil {
 		change(record)
 	}
-	streams, cut := translate(t, logs)
+	streams, cut := asPdata.translate(t, logs)
+	again, cutAgain := asRequests.translate(t, logs)
+	require.Equal(t, streams, again)
+	require.Equal(t, cut, cutAgain)
 	require.Len(t, streams, 1)
 	require.Len(t, streams[0].entries, 1)
 	return streams[0].labels, streams[0].entries[0], cut
@@ -128,7 +128,7 @@ func TestServiceNameFallsBack(t *testing.T) {
 
 func TestAStreamAlwaysHasALabel(t *testing.T) {
 	labels := newStreamLabels(&Config{Labels: map[string]string{"host.name": "host"}})
-	require.Equal(t, `{service_name="unknown_service"}`, string(labels.appendTo(nil, labels.values(nil, pcommon.NewMap()), 0, "info", "")))
+	require.Equal(t, `{service_name="unknown_service"}`, string(labels.appendTo(nil, make([]string, len(labels.rules)), 0, 0, "info", "")))
 }
 
 func TestAnOverlongLabelIsCutAndKeptWholeInMetadata(t *testing.T) {
@@ -142,16 +142,12 @@ func TestLevelsAreAClosedSet(t *testing.T) {
 	for n, want := range map[plog.SeverityNumber]string{
 		0: "", 1: "trace", 4: "trace", 5: "debug", 8: "debug", 9: "info", 12: "info", 13: "warn", 16: "warn", 17: "error", 20: "error", 21: "fatal", 24: "fatal", 25: "", -1: "",
 	} {
-		record := plog.NewLogRecord()
-		record.SetSeverityNumber(n)
-		require.Equal(t, want, levelOf(record).String(), "severity %d", n)
+		require.Equal(t, want, levelOf(n, "").String(), "severity %d", n)
 	}
 	for text, want := range map[string]string{
 		"INFO": "info", "Information": "info", "informational": "info", "WARNING": "warn", "err": "error", "CRITICAL": "fatal", "E": "", "user 17 logged in": "", "": "",
 	} {
-		record := plog.NewLogRecord()
-		record.SetSeverityText(text)
-		require.Equal(t, want, levelOf(record).String(), text)
+		require.Equal(t, want, levelOf(0, text).String(), text)
 	}
 }
 
@@ -198,6 +194,12 @@ func readAt(seen time.Time, attributes map[string]any, lines ...string) plog.Log
 }
 
 func TestLinesThatAreReadAgainAreTheSameEntries(t *testing.T) {
+	for _, w := range ways {
+		t.Run(string(w), func(t *testing.T) { testLinesThatAreReadAgain(t, w) })
+	}
+}
+
+func testLinesThatAreReadAgain(t *testing.T, w way) {
 	many := make([]string, 2*fewEntries)
 	for name, c := range map[string]struct {
 		attributes map[string]any
@@ -210,13 +212,13 @@ func TestLinesThatAreReadAgainAreTheSameEntries(t *testing.T) {
 		"said often in an instant": {nil, many},
 	} {
 		first, again := readAt(noon.Add(time.Second), c.attributes, c.lines...), readAt(noon.Add(time.Minute), c.attributes, c.lines...)
-		once, _ := translate(t, first)
-		twice, _ := translate(t, again)
+		once, _ := w.translate(t, first)
+		twice, _ := w.translate(t, again)
 		require.Equal(t, once, twice, name)
 
 		// The relay delivers both in one call, when both come from a backlog.
 		again.ResourceLogs().MoveAndAppendTo(first.ResourceLogs())
-		both, _ := translate(t, first)
+		both, _ := w.translate(t, first)
 		distinct := make(map[string]int)
 		for _, entry := range both[0].entries {
 			distinct[entry.Line+fmt.Sprint(metadataOf(entry))]++
@@ -229,7 +231,7 @@ func TestLinesThatAreReadAgainAreTheSameEntries(t *testing.T) {
 	// Whatever comes from elsewhere tells when it was observed.
 	other := readAt(noon.Add(time.Second), nil, "line")
 	other.ResourceLogs().At(0).ScopeLogs().At(0).Scope().SetName("orders/log")
-	streams, _ := translate(t, other)
+	streams, _ := w.translate(t, other)
 	require.Contains(t, metadataOf(streams[0].entries[0]), nameObserved)
 }
 
@@ -270,6 +272,27 @@ func TestOversizeMetadataIsCutFromItsEnd(t *testing.T) {
 	require.Equal(t, cuts{metadata: 1}, cut)
 }
 
+// A program that makes names up must not keep a relay busy: what can have no effect is
+// not looked at for each record.
+func TestAHundredThousandAttributesAreCutLikeTwoHundred(t *testing.T) {
+	for _, w := range ways {
+		logs := plog.NewLogs()
+		attributes := map[string]any{"service.name": "shop"}
+		for i := range 100_000 {
+			attributes[fmt.Sprint("made.up.", i)] = i
+		}
+		scope := addLogs(logs, attributes)
+		for i := range 500 {
+			addRecord(scope, noon.Add(time.Duration(i)), "line")
+		}
+		streams, cut := w.translate(t, logs)
+		require.Equal(t, cuts{metadata: 500}, cut)
+		require.Len(t, streams[0].entries, 500)
+		require.Len(t, streams[0].entries[0].StructuredMetadata, 127)
+		require.Equal(t, `{service_name="shop"}`, streams[0].labels)
+	}
+}
+
 // requireLokiAccepts applies the checks of Loki's distributor.
 func requireLokiAccepts(t require.TestingT, entry push.Entry) {
 	require.LessOrEqual(t, len(entry.StructuredMetadata), maxMetadataEntries)
@@ -290,38 +313,84 @@ func requireLokiAccepts(t require.TestingT, entry push.Entry) {
 
 // anyLogs draws logs of all sorts, and says how many records they have.
 func anyLogs(t *rapid.T) (plog.Logs, int) {
-	name := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "_", "__", "1", "a.b", "a_b", "a-b", "cluster", "level", "trace_id", "repetition", "service.name", "_x", "__y__"}))
-	value := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "x", "y", strings.Repeat("z", 40<<10)}))
+	name := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
+		"", "_", "__", "1", "a.b", "a_b", "a-b", "cluster", "level", "trace_id", "repetition", "service.name", "_x", "__y__",
+		"k8s.cluster.name", "k8s.node.name", "k8s.container.name", "k8s.namespace.name", "longhaul.lane", "scope_name", "log.iostream",
+	}))
+	value := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "x", "y", "ü\xff", strings.Repeat("z", 3<<10), strings.Repeat("z", 40<<10)}))
+	put := func(v pcommon.Value) {
+		switch rapid.IntRange(0, 12).Draw(t, "kind") {
+		case 0:
+			v.SetEmptyMap().PutStr(name.Draw(t, "inner"), value.Draw(t, "value"))
+		case 1:
+			v.SetEmptyMap().PutEmptyMap("b").PutEmptySlice(name.Draw(t, "inner")).AppendEmpty().SetInt(1)
+		case 2:
+			v.SetEmptySlice().AppendEmpty().SetEmptyMap().PutBool("a", true)
+		case 3:
+			v.SetInt(rapid.Int64().Draw(t, "int"))
+		case 4:
+			v.SetDouble(rapid.Float64Range(-1e30, 1e30).Draw(t, "double"))
+		case 5:
+			v.SetBool(rapid.Bool().Draw(t, "bool"))
+		case 6:
+			v.SetEmptyBytes().Append(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes")...)
+		case 7:
+		default:
+			v.SetStr(value.Draw(t, "value"))
+		}
+	}
+	fill := func(m pcommon.Map, most int) {
+		for range rapid.IntRange(0, most).Draw(t, "attributes") {
+			put(m.PutEmpty(name.Draw(t, "name")))
+		}
+	}
 	logs := plog.NewLogs()
 	records := 0
 	for range rapid.IntRange(1, 4).Draw(t, "resources") {
-		scope := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
-		fill := func(m pcommon.Map) {
-			for range rapid.IntRange(0, 8).Draw(t, "attributes") {
-				key := name.Draw(t, "name")
-				if rapid.Bool().Draw(t, "nested") {
-					m.PutEmptyMap(key).PutStr(name.Draw(t, "inner"), value.Draw(t, "value"))
-				} else {
-					m.PutStr(key, value.Draw(t, "value"))
-				}
+		resource := logs.ResourceLogs().AppendEmpty()
+		fill(resource.Resource().Attributes(), 8)
+		for range rapid.IntRange(0, 2).Draw(t, "scopes") {
+			scope := resource.ScopeLogs().AppendEmpty()
+			if rapid.Bool().Draw(t, "scoped") {
+				scope.Scope().SetName(rapid.OneOf(value, rapid.Just(readScope)).Draw(t, "scope"))
+				scope.Scope().SetVersion(value.Draw(t, "version"))
+				fill(scope.Scope().Attributes(), 2)
 			}
-		}
-		fill(logs.ResourceLogs().At(logs.ResourceLogs().Len() - 1).Resource().Attributes())
-		fill(scope.Scope().Attributes())
-		for range rapid.IntRange(0, 5).Draw(t, "records") {
-			records++
-			r := addRecord(scope, noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms"))*time.Millisecond), value.Draw(t, "body"))
-			r.SetSeverityNumber(plog.SeverityNumber(rapid.IntRange(0, 30).Draw(t, "severity")))
-			fill(r.Attributes())
+			for range rapid.IntRange(0, 5).Draw(t, "records") {
+				records++
+				if n := scope.LogRecords().Len(); n > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 0 {
+					scope.LogRecords().At(n - 1).CopyTo(scope.LogRecords().AppendEmpty())
+					continue
+				}
+				anyRecord(t, addRecord(scope, noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms"))*time.Millisecond), "line"), put, value)
+			}
 		}
 	}
 	return logs, records
 }
 
+func anyRecord(t *rapid.T, r plog.LogRecord, put func(pcommon.Value), value *rapid.Generator[string]) {
+	put(r.Body())
+	r.SetSeverityNumber(plog.SeverityNumber(rapid.IntRange(-1, 30).Draw(t, "severity")))
+	r.SetSeverityText(rapid.SampledFrom([]string{"", "INFO", "error", "so so"}).Draw(t, "text"))
+	r.SetObservedTimestamp(rapid.SampledFrom([]pcommon.Timestamp{0, 1, r.Timestamp(), r.Timestamp() + 1, math.MaxUint64}).Draw(t, "observed"))
+	if rapid.IntRange(0, 3).Draw(t, "more") == 0 {
+		r.SetTimestamp(0)
+		r.SetEventName(value.Draw(t, "event"))
+		r.SetFlags(plog.LogRecordFlags(rapid.Uint32().Draw(t, "flags")))
+		r.SetDroppedAttributesCount(rapid.Uint32().Draw(t, "dropped"))
+		r.SetTraceID(pcommon.TraceID{0: byte(rapid.IntRange(0, 1).Draw(t, "trace"))})
+		r.SetSpanID(pcommon.SpanID{7: byte(rapid.IntRange(0, 1).Draw(t, "span"))})
+	}
+	for range rapid.IntRange(0, 4).Draw(t, "attributes") {
+		put(r.Attributes().PutEmpty(rapid.SampledFrom([]string{"a", "a.b", "a_b", "log.iostream", "cluster", "trace_id", "http"}).Draw(t, "name")))
+	}
+}
+
 func TestWhateverComesLokiAcceptsIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		logs, records := anyLogs(t)
-		streams, _ := translate(t, logs)
+		streams, _ := rapid.SampledFrom(ways).Draw(t, "way").translate(t, logs)
 		labels := make(map[string]bool)
 		for _, s := range streams {
 			require.False(t, labels[s.labels])
@@ -343,34 +412,88 @@ func TestWhateverComesLokiAcceptsIt(t *testing.T) {
 	})
 }
 
-// The short way to an entry's metadata, by pieces encoded once, leads where the
-// long way does.
-func TestTheShortWayIsTheLongWay(t *testing.T) {
+// stamped are logs with an origin written on them as the receiver does, but that its
+// attributes stand at the end.
+func stamped(logs plog.Logs, origin *direct.Piece) plog.Logs {
+	copied := plog.NewLogs()
+	logs.CopyTo(copied)
+	for _, r := range copied.ResourceLogs().All() {
+		attributes := r.Resource().Attributes()
+		attributes.RemoveIf(func(name string, _ pcommon.Value) bool {
+			return name == "k8s.cluster.name" || name == "k8s.node.name" || name == "longhaul.lane"
+		})
+		attributes.PutStr("k8s.cluster.name", origin.Cluster)
+		attributes.PutStr("k8s.node.name", origin.Node)
+		if origin.Backlog {
+			attributes.PutStr("longhaul.lane", "backlog")
+		}
+	}
+	return copied
+}
+
+// requireOracle checks each entry of a batch against what the oracle says of logs.
+func requireOracle(t require.TestingT, translator *translator, b *batch, logs plog.Logs) {
+	want := oracle{&translator.labels, translator.maxLineSize, noon}.entries(logs)
+	require.Len(t, b.entries, len(want))
+	for i := range want {
+		e := &b.entries[i]
+		require.Equal(t, want[i].labels, b.streams[e.stream].labels)
+		require.Equal(t, want[i].cut, e.cut)
+		var got push.EntryAdapter
+		raw := appendEntry(nil, e, b.own(e), b.common(e))
+		require.NoError(t, got.Unmarshal(raw[1+protowire.SizeVarint(uint64(e.size)):]))
+		require.Equal(t, want[i].Line, got.Line)
+		require.Equal(t, want[i].Timestamp.UnixNano(), got.Timestamp.UnixNano())
+		pairs := slices.DeleteFunc(got.StructuredMetadata, func(p push.LabelPairAdapter) bool { return p.Name == repetitionName })
+		require.Len(t, pairs, len(want[i].StructuredMetadata))
+		for k, p := range pairs {
+			require.Equal(t, want[i].StructuredMetadata[k], push.LabelAdapter(p))
+		}
+	}
+}
+
+// requireSameWays checks that requests with an origin lead where the same logs do when
+// it is written on them.
+func requireSameWays(t require.TestingT, translator *translator, request []byte, logs plog.Logs, origin *direct.Piece) {
+	byLogs := asPdata.translateAll(t, translator, stamped(logs, origin))
+	byRequest := newBatch()
+	_, err := translator.translate([]input{{request, origin}}, func(string) *share { return &share{tenant: &tenantState{}, batch: byRequest, late: noneLate} })
+	require.NoError(t, err)
+	require.Equal(t, decoded(t, byLogs), decoded(t, byRequest))
+	require.Equal(t, cutsOf(byLogs), cutsOf(byRequest))
+	requireOracle(t, translator, byRequest, stamped(logs, origin))
+}
+
+func anyOrigin(t *rapid.T) *direct.Piece {
+	return &direct.Piece{
+		Cluster: rapid.SampledFrom([]string{"", "store-0001", "ü"}).Draw(t, "cluster"), Node: rapid.SampledFrom([]string{"", "node-a"}).Draw(t, "node"),
+		Backlog: rapid.Bool().Draw(t, "backlog"),
+	}
+}
+
+func TestRecordsBecomeWhatTheOracleSays(t *testing.T) {
+	translator := testTranslator() // what it keeps from call to call changes nothing
 	rapid.Check(t, func(t *rapid.T) {
 		logs, _ := anyLogs(t)
-		translator, b := testTranslator(), newBatch()
-		translator.translate(b, logs, allResources(logs), policy{})
-		m := metadata{names: make(metadataNames), labels: &translator.labels}
-		next := 0
-		for _, r := range logs.ResourceLogs().All() {
-			for _, s := range r.ScopeLogs().All() {
-				for _, record := range s.LogRecords().All() {
-					m.reset()
-					m.record(record, false)
-					m.resource(r.Resource().Attributes())
-					m.scope(s.Scope())
-					want := m.appendTo(nil)
-					got := b.metadata(&b.entries[next])
-					require.True(t, bytes.HasPrefix(got, want), "got %q, want %q", got, want)
-					var extra push.EntryAdapter
-					require.NoError(t, extra.Unmarshal(got[len(want):]))
-					for _, pair := range extra.StructuredMetadata {
-						require.Equal(t, repetitionName, pair.Name)
-					}
-					require.Equal(t, m.cut, b.entries[next].cut&cutMetadata != 0)
-					next++
-				}
-			}
-		}
+		requireOracle(t, translator, asPdata.translateAll(t, translator, logs), logs)
+		requireSameWays(t, translator, marshal(logs), logs, anyOrigin(t))
 	})
+}
+
+// The frames of a fleet are made of recorded lines.
+func TestRecordedFramesBecomeWhatTheOracleSays(t *testing.T) {
+	translator := testTranslator()
+	maker, err := frames.NewMaker("../../test/e2e/testdata", frames.DefaultSizes)
+	require.NoError(t, err)
+	round, err := maker.Round(noon)
+	require.NoError(t, err)
+	require.NotEmpty(t, round[frame.Logs])
+	for i, template := range round[frame.Logs] {
+		request, err := frame.CodecFor(frame.Logs).Decode(nil, template.AppendPayload(nil, &frames.Numbers{Written: noon}), template.OTLP)
+		require.NoError(t, err)
+		logs, err := (&plog.ProtoUnmarshaler{}).UnmarshalLogs(request)
+		require.NoError(t, err)
+		require.Equal(t, 50, logs.LogRecordCount())
+		requireSameWays(t, translator, request, logs, &direct.Piece{Cluster: "store-0001", Node: fmt.Sprint("node-", i)})
+	}
 }

@@ -73,24 +73,46 @@ func (e *PartialError) Error() string { return e.Err.Error() }
 func (e *PartialError) Unwrap() error { return e.Err }
 
 // Attributes appends to all the attributes of a Resource message, with those that
-// say where it comes from put right.
+// say where it comes from put right. A nil Piece knows no origin: they are as they are.
 func (p *Piece) Attributes(all []otlpwire.Attribute, resource []byte) ([]otlpwire.Attribute, error) {
 	r := otlpwire.Read(resource)
 	for r.Next() {
-		if r.Number != 1 {
-			continue
-		}
-		a, err := otlpwire.ReadAttribute(r.Bytes())
-		if err != nil {
-			return all, err
-		}
-		switch a.Key {
-		case ClusterAttribute, NodeAttribute, LaneAttribute:
-		default:
-			all = append(all, a)
+		switch r.Number {
+		case 1:
+			a, err := otlpwire.ReadAttribute(r.Bytes())
+			if err != nil {
+				return all, err
+			}
+			if p == nil || !ofOrigin(a.Key) {
+				all = append(all, a)
+			}
+		case 2: // how many were dropped
+			r.Varint()
+		case 3:
+			if err := checkEntity(r.Bytes()); err != nil {
+				return all, err
+			}
 		}
 	}
+	if p == nil {
+		return all, r.Err()
+	}
 	return p.AppendOrigin(all), r.Err()
+}
+
+func ofOrigin(attribute string) bool {
+	return attribute == ClusterAttribute || attribute == NodeAttribute || attribute == LaneAttribute
+}
+
+// checkEntity looks for what pdata would not read in an EntityRef message.
+func checkEntity(message []byte) error {
+	r := otlpwire.Read(message)
+	for r.Next() {
+		if r.Number <= 4 {
+			r.Bytes()
+		}
+	}
+	return r.Err()
 }
 
 // AppendOrigin appends the attributes that say where a piece comes from.

@@ -8,9 +8,10 @@
 //
 // What OTLP's senders write is read as pdata's unmarshalers read it: a field of a
 // wrong wire type or a length beyond the end is an error, a field that is not known is
-// passed over, and of a field that comes twice the last counts. Where OTLP says that
-// a text is UTF-8, neither checks it. Stricter than pdata: groups, which no message of
-// OTLP has, and numbers of more than 64 bits are errors.
+// passed over, and of a field that comes twice the last counts (of a message: Join).
+// Where OTLP says that a text is UTF-8, neither checks it. Stricter than pdata: groups,
+// which no message of OTLP has, numbers of more than 64 bits and values that are nested
+// a thousand deep are errors.
 package otlpwire
 
 import (
@@ -57,56 +58,62 @@ func (r *Reader) Next() bool {
 	if len(r.rest) == 0 || r.err != nil {
 		return false
 	}
-	tag, ok := r.varint()
-	if !ok {
-		return false
+	rest, ok := r.rest, true
+	tag := uint64(rest[0])
+	if rest = rest[1:]; tag >= 0x80 { // rarely
+		if tag, rest, ok = r.varint(r.rest); !ok {
+			return false
+		}
 	}
 	r.Number, r.kind = int32(tag>>3), protowire.Type(tag&7)
 	if r.Number <= 0 {
 		return r.malformed("illegal field %d", r.Number)
 	}
 	switch r.kind {
-	case protowire.VarintType:
-		r.number, ok = r.varint()
-		return ok
 	case protowire.BytesType:
-		length, ok := r.varint()
-		if !ok {
+		var length uint64
+		if len(rest) > 0 && rest[0] < 0x80 {
+			length, rest = uint64(rest[0]), rest[1:]
+		} else if length, rest, ok = r.varint(rest); !ok {
 			return false
 		}
-		if length > uint64(len(r.rest)) {
-			return r.malformed("field %d has a length of %d where %d bytes are left", r.Number, length, len(r.rest))
+		if length > uint64(len(rest)) {
+			return r.malformed("field %d has a length of %d where %d bytes are left", r.Number, length, len(rest))
 		}
-		r.bytes, r.rest = r.rest[:length:length], r.rest[length:]
+		r.bytes, r.rest = rest[:length:length], rest[length:]
 		return true
+	case protowire.VarintType:
+		r.number, r.rest, ok = r.varint(rest)
+		return ok
 	case protowire.Fixed64Type:
-		if len(r.rest) < 8 {
+		if len(rest) < 8 {
 			return r.malformed("field %d is cut short", r.Number)
 		}
-		r.number, r.rest = binary.LittleEndian.Uint64(r.rest), r.rest[8:]
+		r.number, r.rest = binary.LittleEndian.Uint64(rest), rest[8:]
 		return true
 	case protowire.Fixed32Type:
-		if len(r.rest) < 4 {
+		if len(rest) < 4 {
 			return r.malformed("field %d is cut short", r.Number)
 		}
-		r.number, r.rest = uint64(binary.LittleEndian.Uint32(r.rest)), r.rest[4:]
+		r.number, r.rest = uint64(binary.LittleEndian.Uint32(rest)), rest[4:]
 		return true
 	}
 	return r.malformed("field %d: %w", r.Number, errKind)
 }
 
-func (r *Reader) varint() (uint64, bool) {
-	if len(r.rest) > 0 && r.rest[0] < 0x80 {
-		n := uint64(r.rest[0])
-		r.rest = r.rest[1:]
-		return n, true
+// varint reads a number at the beginning of b and returns what is behind it.
+func (r *Reader) varint(b []byte) (number uint64, rest []byte, ok bool) {
+	switch {
+	case len(b) > 0 && b[0] < 0x80:
+		return uint64(b[0]), b[1:], true
+	case len(b) > 1 && b[1] < 0x80:
+		return uint64(b[0]&0x7f) | uint64(b[1])<<7, b[2:], true
 	}
-	n, size := protowire.ConsumeVarint(r.rest)
+	number, size := protowire.ConsumeVarint(b)
 	if size < 0 {
-		return 0, r.malformed("number: %w", protowire.ParseError(size))
+		return 0, nil, r.malformed("number: %w", protowire.ParseError(size))
 	}
-	r.rest = r.rest[size:]
-	return n, true
+	return number, b[size:], true
 }
 
 func (r *Reader) malformed(format string, args ...any) bool {

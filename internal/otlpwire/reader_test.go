@@ -1,11 +1,15 @@
 package otlpwire
 
 import (
+	"bytes"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // logBytes is a request with one record, whose body is value.
@@ -82,6 +86,65 @@ func TestReadingAllocatesNothing(t *testing.T) {
 	}))
 }
 
+func field(number protowire.Number, messages ...[]byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), bytes.Join(messages, nil))
+}
+
+func TestAnAttributeIsReadInWhateverFormItComes(t *testing.T) {
+	key, value := field(1, []byte("key")), field(2, field(1, []byte("value")))
+	long := strings.Repeat("x", 200)
+	number := protowire.AppendVarint(protowire.AppendTag(nil, 3, protowire.VarintType), 7)
+	for name, c := range map[string]struct {
+		message   []byte
+		key, text string
+	}{
+		"key first":         {slices.Concat(key, value), "key", "value"},
+		"value first":       {slices.Concat(value, key), "key", "value"},
+		"long key":          {slices.Concat(field(1, []byte(long)), value), long, "value"},
+		"long value":        {slices.Concat(key, field(2, field(1, []byte(long)))), "key", long},
+		"no key":            {value, "", "value"},
+		"no value":          {key, "key", ""},
+		"nothing":           {nil, "", ""},
+		"with other fields": {slices.Concat(key, number, field(99, key), value), "key", "value"},
+		"twice":             {slices.Concat(field(1, []byte("old")), field(2, number), key, value), "key", "value"},
+		"then empty":        {slices.Concat(value, key, field(2), field(2)), "key", "value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := bytes.Clone(c.message)
+			a, err := ReadAttribute(c.message[:len(c.message):len(c.message)])
+			require.NoError(t, err)
+			require.Equal(t, c.key, a.Key)
+			require.Equal(t, c.text, a.Value.Text())
+			require.Equal(t, whole, c.message)
+		})
+	}
+}
+
+func TestWhatIsMalformedWithinAValueIsAnError(t *testing.T) {
+	number := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 7)
+	deep := func(levels int) []byte {
+		value := field(1, []byte("x"))
+		for range levels {
+			value = field(5, field(1, value))
+		}
+		return value
+	}
+	_, err := ReadValue(deep(maxDepth - 1))
+	require.NoError(t, err)
+	for name, message := range map[string][]byte{
+		"in a list":           field(5, field(1, number)),
+		"cut short in a list": field(5, []byte{0x0a, 0x05}),
+		"a key of a map":      field(6, field(1, number)),
+		"a value of a map":    field(6, field(1, field(1, []byte("k")), field(2, number))),
+		"in a list in a map":  field(6, field(1, field(2, field(5, field(1, number))))),
+		"a value of numbers":  number,
+		"nested too deep":     deep(maxDepth),
+	} {
+		_, err := ReadValue(message)
+		require.ErrorIs(t, err, ErrMalformed, name)
+	}
+}
+
 // walk reads a message as deep as it goes: every field of type bytes may be one.
 func walk(message []byte, depth int) {
 	r := Read(message)
@@ -107,9 +170,12 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message []byte) {
 		walk(message, 5)
 		mine, err := ReadValue(message)
-		theirs, theirErr := unmarshalValue(message) // looks into maps and slices at once
-		if err == nil && theirErr == nil {
-			require.Equal(t, theirs.AsString(), mine.Text())
+		theirs, theirErr := unmarshalValue(message)
+		if err != nil {
+			require.ErrorIs(t, err, ErrMalformed)
+			return
 		}
+		require.NoError(t, theirErr)
+		require.Equal(t, theirs.AsString(), mine.Text())
 	})
 }

@@ -29,23 +29,67 @@ func TextValue(text string) Value { return Value{Type: pcommon.ValueTypeStr, tex
 
 // ReadAttribute reads a KeyValue message.
 func ReadAttribute(message []byte) (a Attribute, err error) {
+	if key, value, ok := pairOf(message); ok {
+		a.Key = Text(key)
+		a.Value, err = ReadValue(value)
+		return a, err
+	}
+	var value []byte
 	r := Read(message)
 	for r.Next() {
 		switch r.Number {
 		case 1:
 			a.Key = r.Text()
 		case 2:
-			if a.Value, err = ReadValue(r.Bytes()); err != nil {
-				return a, err
-			}
+			value = Join(value, r.Bytes())
+		case 3:
+			r.Varint() // the key's place in a dictionary, which only profiles have
 		}
 	}
-	return a, r.Err()
+	if r.Err() != nil {
+		return a, r.Err()
+	}
+	a.Value, err = ReadValue(value)
+	return a, err
 }
 
-// ReadValue reads an AnyValue message. Of maps and slices only the frame is checked
-// here; what is malformed within them is an empty value when it is asked for.
+// pairOf is the short way through a KeyValue message as senders write it: a key and a
+// value, or as pdata has it, a value and a key, both of fewer than 128 bytes.
+func pairOf(message []byte) (key, value []byte, ok bool) {
+	if len(message) < 4 || message[1] >= 0x80 {
+		return nil, nil, false
+	}
+	end := 2 + int(message[1])
+	if len(message) < end+2 || message[end+1] >= 0x80 || int(message[end+1]) != len(message)-end-2 {
+		return nil, nil, false
+	}
+	one, other := message[2:end:end], message[end+2:]
+	switch {
+	case message[0] == tagPairValue && message[end] == tagText:
+		return other, one, true
+	case message[0] == tagText && message[end] == tagPairValue:
+		return one, other, true
+	}
+	return nil, nil, false
+}
+
+const (
+	tagText      = 1<<3 | byte(protowire.BytesType) // of a key, and of a value that is a string
+	tagPairValue = 2<<3 | byte(protowire.BytesType)
+	// maxDepth is how deep values may be nested: reading deeper ones as pdata does
+	// could outgrow the stack.
+	maxDepth = 1000
+)
+
+// ReadValue reads an AnyValue message.
 func ReadValue(message []byte) (v Value, err error) {
+	if len(message) >= 2 && message[0] == tagText && message[1] < 0x80 && int(message[1]) == len(message)-2 {
+		return TextValue(Text(message[2:])), nil
+	}
+	return readValue(message, maxDepth)
+}
+
+func readValue(message []byte, depth int) (v Value, err error) {
 	r := Read(message)
 	for r.Next() {
 		switch r.Number {
@@ -58,11 +102,11 @@ func ReadValue(message []byte) (v Value, err error) {
 		case 4:
 			v = Value{Type: pcommon.ValueTypeDouble, number: r.Fixed64()}
 		case 5:
-			r.Bytes()
 			v = Value{Type: pcommon.ValueTypeSlice, whole: message}
+			err = checkElements(r.Bytes(), depth-1)
 		case 6:
-			r.Bytes()
 			v = Value{Type: pcommon.ValueTypeMap, whole: message}
+			err = checkPairs(r.Bytes(), depth-1)
 		case 7:
 			r.Bytes()
 			v = Value{Type: pcommon.ValueTypeBytes, whole: message}
@@ -70,8 +114,68 @@ func ReadValue(message []byte) (v Value, err error) {
 			r.Varint()
 			v = Value{}
 		}
+		if err != nil {
+			return v, err
+		}
 	}
 	return v, r.Err()
+}
+
+// checkElements looks for what pdata would not read in an ArrayValue message.
+func checkElements(message []byte, depth int) error {
+	if depth == 0 {
+		return fmt.Errorf("%w: value: nested deeper than %d", ErrMalformed, maxDepth)
+	}
+	r := Read(message)
+	for r.Next() {
+		if r.Number != 1 {
+			continue
+		}
+		if _, err := readValue(r.Bytes(), depth); err != nil {
+			return err
+		}
+	}
+	return r.Err()
+}
+
+// checkPairs does the same in a KeyValueList message.
+func checkPairs(message []byte, depth int) error {
+	if depth == 0 {
+		return fmt.Errorf("%w: value: nested deeper than %d", ErrMalformed, maxDepth)
+	}
+	r := Read(message)
+	for r.Next() {
+		if r.Number != 1 {
+			continue
+		}
+		q := Read(r.Bytes())
+		for q.Next() {
+			switch q.Number {
+			case 1:
+				q.Bytes()
+			case 2:
+				if _, err := readValue(q.Bytes(), depth); err != nil {
+					return err
+				}
+			case 3:
+				q.Varint()
+			}
+		}
+		if q.Err() != nil {
+			return q.Err()
+		}
+	}
+	return r.Err()
+}
+
+// Join puts two messages of one kind together where a field that is there once comes
+// twice: what the later one says counts, and the rest of the earlier one stands. Both
+// are what Bytes returned, or earlier is what Join did.
+func Join(earlier, later []byte) []byte {
+	if len(earlier) == 0 {
+		return later
+	}
+	return append(earlier, later...) // never into the message: see Next
 }
 
 // Text is the value as pcommon.Value.AsString has it: a string as it is, maps and

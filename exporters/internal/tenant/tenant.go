@@ -13,6 +13,8 @@ import (
 
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 // Header is where Loki, Mimir and Cortex read the tenant from.
@@ -47,11 +49,24 @@ func (c *Config) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// What Loki and Mimir take as a tenant. They forbid . and .. as a whole too.
-var valid = regexp.MustCompile(`^[a-zA-Z0-9!\-_.*'()]{1,150}$`)
+// longest is what Loki and Mimir take as a tenant.
+const longest = 150
 
-// Valid says whether text can be a tenant.
-func Valid(text string) bool { return valid.MatchString(text) && text != "." && text != ".." }
+// Valid says whether text can be a tenant, as Loki and Mimir see it: letters, digits
+// and !-_.*'(), but neither . nor .. as a whole.
+func Valid(text string) bool {
+	if text == "" || len(text) > longest || text == "." || text == ".." {
+		return false
+	}
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("!-_.*'()", c) < 0:
+			return false
+		}
+	}
+	return true
+}
 
 var token = regexp.MustCompile("^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+$")
 
@@ -78,6 +93,24 @@ func (c *Config) Of(attributes pcommon.Map) string {
 				return text
 			}
 		}
+	}
+	return c.Default
+}
+
+// OfAttributes is Of for attributes in the order of the resource, of which the first
+// of a name counts. The name may be a part of them.
+func (c *Config) OfAttributes(attributes []otlpwire.Attribute) string {
+	if c.FromAttribute == "" {
+		return c.Default
+	}
+	for i := range attributes {
+		if attributes[i].Key != c.FromAttribute {
+			continue
+		}
+		if text := attributes[i].Value.Text(); Valid(text) {
+			return text
+		}
+		break
 	}
 	return c.Default
 }

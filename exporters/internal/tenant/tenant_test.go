@@ -6,6 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
 type outer struct {
@@ -31,13 +33,20 @@ func TestAResourceBelongsToTheTenantOfItsAttribute(t *testing.T) {
 	of := func(value string) string {
 		m := pcommon.NewMap()
 		m.PutStr("k8s.cluster.name", value)
-		return cfg.Of(m)
+		name := cfg.Of(m)
+		require.Equal(t, name, cfg.OfAttributes([]otlpwire.Attribute{
+			{Key: "k8s.node.name", Value: otlpwire.TextValue("n")},
+			{Key: "k8s.cluster.name", Value: otlpwire.TextValue(value)},
+			{Key: "k8s.cluster.name", Value: otlpwire.TextValue("of two the first counts")},
+		}))
+		return name
 	}
 	require.Equal(t, "store-0001", of("store-0001"))
-	for _, bad := range []string{"", "a\r\nb", "a/b", "a|b", "..", string(make([]byte, 151))} {
+	for _, bad := range []string{"", "a\r\nb", "a/b", "a|b", ".", "..", "ü", "a b", string(make([]byte, 151))} {
 		require.Equal(t, "rest", of(bad), "%q", bad)
 	}
 	require.Equal(t, "rest", cfg.Of(pcommon.NewMap()))
+	require.Equal(t, "rest", cfg.OfAttributes(nil))
 	none := DefaultConfig()
 	require.Empty(t, none.Of(pcommon.NewMap()))
 }
