@@ -106,7 +106,7 @@ type histogramSample struct {
 type gathered struct {
 	symbols
 	list   []*series
-	slots  []int32 // open addressing by hash: index in list plus one
+	slots  []uint64 // open addressing by hash: its upper half, and index in list plus one
 	labels []label
 	slabs  [][]series
 	used   int // series of slabs
@@ -143,7 +143,10 @@ func (g *gathered) addLast(n int, hash uint64, f *family) *series {
 	mask := uint64(len(g.slots) - 1)
 	at := hash & mask
 	for ; g.slots[at] != 0; at = (at + 1) & mask {
-		if s := g.list[g.slots[at]-1]; s.hash == hash && slices.Equal(s.labels, ls) {
+		if g.slots[at]>>32 != hash>>32 {
+			continue
+		}
+		if s := g.list[uint32(g.slots[at])-1]; s.hash == hash && slices.Equal(s.labels, ls) {
 			g.labels = g.labels[:from]
 			return s
 		}
@@ -152,21 +155,23 @@ func (g *gathered) addLast(n int, hash uint64, f *family) *series {
 	s.labels, s.hash, s.family = ls, hash, f
 	s.floats = s.only[:0]
 	g.list = append(g.list, s)
-	g.slots[at] = int32(len(g.list))
+	g.slots[at] = slot(hash, len(g.list)-1)
 	return s
 }
 
 func (g *gathered) grow() {
-	g.slots = make([]int32, max(firstSlot, 2*len(g.slots)))
+	g.slots = make([]uint64, max(firstSlot, 2*len(g.slots)))
 	mask := uint64(len(g.slots) - 1)
 	for i, s := range g.list {
 		at := s.hash & mask
 		for g.slots[at] != 0 {
 			at = (at + 1) & mask
 		}
-		g.slots[at] = int32(i + 1)
+		g.slots[at] = slot(s.hash, i)
 	}
 }
+
+func slot(hash uint64, i int) uint64 { return hash&^math.MaxUint32 | uint64(i+1) }
 
 func (g *gathered) next() *series {
 	slab := g.used / slabSize
