@@ -34,6 +34,7 @@ func (sh *Shipper) confirmed(msg *nats.Msg) {
 	if confirmation.Conflict != "" {
 		return // what it confirms may be the other's
 	}
+	allowed := false // more of a sealed lane
 	for _, accepted := range confirmation.Lanes {
 		name, err := frame.ParseLane(accepted.Lane)
 		if err != nil {
@@ -50,12 +51,17 @@ func (sh *Shipper) confirmed(msg *nats.Msg) {
 		if accepted.Confirmed > 0 {
 			sh.spool.Confirm(name, accepted.Confirmed)
 			l.confirmed.Store(max(l.confirmed.Load(), accepted.Confirmed))
+			l.allow(func(a *Allowance) { a.Confirmed(accepted.Confirmed, time.Now()) })
+			allowed = allowed || l.sealed.Load()
 		}
 		sh.retire(l)
 		select {
 		case l.orders <- order{accepted.Confirmed, accepted.Resend, accepted.Stream}:
 		default: // the lane is behind with its orders; the relay repeats itself
 		}
+	}
+	if allowed {
+		sh.lanes.announce()
 	}
 }
 

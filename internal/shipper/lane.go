@@ -52,8 +52,9 @@ type lane struct {
 	positioned uint64                    // the connect for which the relay's word was waited for
 	saved      laneState                 // owned by saveState
 
-	mu     sync.Mutex
-	stream string // identity of the hub's store that the shipped frames went to
+	mu        sync.Mutex
+	stream    string    // identity of the hub's store that the shipped frames went to
+	allowance Allowance // of a sealed lane
 }
 
 // order is the relay's word on this lane.
@@ -145,6 +146,7 @@ type voyage struct {
 // that is full, or gone again, costs the link one frame a try and not a window.
 func (l *lane) ship(ctx context.Context) error {
 	v := &voyage{lane: l, next: l.shipped.Load() + 1, window: 1, wait: l.newWaiter(ctx)}
+	l.allow(func(a *Allowance) { a.Again() })
 	defer v.wait.stop()
 	defer v.end()
 	for {
@@ -165,6 +167,19 @@ func (l *lane) ship(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// allow changes the lane's allowance.
+func (l *lane) allow(change func(*Allowance)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.allowance)
+}
+
+// room says whether a sealed lane may have one more frame on the hub.
+func (l *lane) room(number uint64) (is bool) {
+	l.allow(func(a *Allowance) { is = a.Room(number) })
+	return is
 }
 
 // end lets go of the sealed lanes' window.
@@ -204,7 +219,7 @@ func (v *voyage) publish() error {
 		if v.inFlight > 0 && (v.window == 1 || !sealed && v.inFlight+bytes > v.window) {
 			break
 		}
-		if sealed && (!v.mayShip(v.lane) || !v.pace.take(bytes)) {
+		if sealed && (!v.mayShip(v.lane) || !v.room(v.ahead[0].Number) || !v.pace.take(bytes)) {
 			break
 		}
 		f, err := v.lane.publish(v.ahead[0])
@@ -214,7 +229,9 @@ func (v *voyage) publish() error {
 			}
 			return err
 		}
-		f.paced = sealed
+		if f.paced = sealed; sealed {
+			v.allow(func(a *Allowance) { a.Published(f.number, f.sent) })
+		}
 		v.flying, v.inFlight, v.ahead = append(v.flying, f), v.inFlight+f.bytes, v.ahead[1:]
 		v.next = f.number + 1
 	}

@@ -7,7 +7,9 @@
 // what is current at once. The sealed lanes of a signal follow beside it, the
 // oldest first, each only while the live lane has nothing to send, and all together
 // with a window that grows while the hub answers promptly and shrinks when it does
-// not (pace): they take what bandwidth is left. InOrder never seals.
+// not (pace): they take what bandwidth is left. And no more of a sealed lane is on the
+// hub, unconfirmed, than the relay delivers within seconds (Allowance): what is current
+// waits behind it there. InOrder never seals.
 //
 // A lane's cursor moves back (go-back-N) when a publish fails, when the relay
 // misses a frame, or when the hub has lost its store; never in a tight loop. A
@@ -207,11 +209,23 @@ func (sh *Shipper) watch(ctx context.Context) {
 				sh.lanes.setOutage(signal, true)
 			}
 		}
+		sh.forgive(time.Now())
 		if why := sh.Conflict(); why != "" && time.Since(told) >= conflictInterval {
 			told = time.Now()
 			sh.log.Error("nothing is shipped: the relay hears another collector with the same origin and a copy of this spool: stop one of the two and give it a spool directory of its own; until then data is kept here",
 				zap.String("origin", sh.config.Origin.String()), zap.Stringer("epoch", sh.spool.Epoch()), zap.String("relay_says", why))
 		}
+	}
+}
+
+// forgive has sealed lanes go on whose frames the relay does not confirm.
+func (sh *Shipper) forgive(now time.Time) {
+	forgiven := false
+	for _, l := range sh.lanes.list() {
+		l.allow(func(a *Allowance) { forgiven = a.Tick(l.shipped.Load(), now) || forgiven })
+	}
+	if forgiven {
+		sh.lanes.announce()
 	}
 }
 

@@ -218,7 +218,7 @@ func TestAnOutageSealsTheLane(t *testing.T) {
 		return len(later) == 4
 	})
 	f.Follow(&Plan{})
-	eventually(t, "all is shipped", func() bool { return f.Stats().Unsent == 0 })
+	eventually(t, "all is shipped", func() bool { r.confirmAll(); return f.Stats().Unsent == 0 })
 	eventually(t, "all is let go of", func() bool { r.confirmAll(); return f.Stats().Holding == 0 })
 	left := make(map[hub.Origin]bool)
 	for key, messages := range r.lanes() {

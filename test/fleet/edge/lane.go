@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/longhaul/longhaul/internal/frame"
+	"github.com/longhaul/longhaul/internal/shipper"
 	"github.com/longhaul/longhaul/test/fleet/frames"
 )
 
@@ -52,6 +53,7 @@ type lane struct {
 	positioned bool      // the relay's word was heard or waited for since the connect
 	since      time.Time // a live lane: since when the hub has taken nothing of what there is; zero: it has
 	stream     string
+	allowance  shipper.Allowance // of a sealed lane
 }
 
 func newLane(name frame.Lane) *lane { return &lane{name: name, floor: 1, next: 1, fresh: true} }
@@ -105,6 +107,7 @@ func (l *lane) restart(from uint64, p *pace) {
 	p.give(l.paced)
 	l.shipped, l.next = from-1, from
 	l.inFlight, l.paced, l.acked, l.open, l.sent = 0, 0, nil, false, time.Time{}
+	l.allowance.Again()
 }
 
 // ack is the hub's answer to a publish.

@@ -132,6 +132,7 @@ func (n *Node) watch(now time.Time) {
 		if l.inFlight > 0 && now.Sub(l.sent) > publishTimeout {
 			n.failed(l, now)
 		}
+		l.allowance.Tick(l.shipped, now)
 	}
 	for _, signal := range frame.Signals {
 		if n.stalled(n.live[signal], now) && !n.outage[signal] {
@@ -243,7 +244,7 @@ func (n *Node) ship(l *lane, now time.Time) {
 		if l.inFlight > 0 && (!l.open || !l.sealed && l.inFlight+bytes > windowBytes) {
 			return
 		}
-		if l.sealed && !n.pace.room(bytes) {
+		if l.sealed && (!l.allowance.Room(l.next) || !n.pace.room(bytes)) {
 			return
 		}
 		if !n.publish(l, bytes, now) {
@@ -256,6 +257,7 @@ func (n *Node) ship(l *lane, now time.Time) {
 		if l.sealed {
 			l.paced += bytes
 			n.pace.inFlight += bytes
+			l.allowance.Published(l.next, now)
 		}
 		l.next++
 	}
@@ -392,6 +394,7 @@ func (n *Node) obey(l *lane, accepted custody.Accepted, now time.Time) {
 	if accepted.Confirmed > 0 {
 		n.fleet.book.Confirmed(n.index, n.life, l.name, accepted.Confirmed)
 		l.confirm(accepted.Confirmed)
+		l.allowance.Confirmed(accepted.Confirmed, now)
 	}
 	l.positioned = true
 	replaced := accepted.Stream != "" && l.stream != "" && accepted.Stream != l.stream
