@@ -65,11 +65,15 @@ type call struct {
 	*directly
 	pieces    []direct.Piece
 	recalling bool
-	earlier   []deliver.Part // accepted by earlier calls
+	earlier   map[uint64]*repeated // by key, what earlier calls know of
 	accepted  []*request
 	refused   failures // for good
 	failed    failures
 }
+
+// repeated is how often a part was accepted by earlier calls, and how often this one
+// has it: frames may say the same, and each is to be delivered.
+type repeated struct{ accepted, met int }
 
 type failures struct {
 	pieces []int
@@ -88,11 +92,24 @@ func (c *call) answered(piece, part int) bool {
 	if !c.recalling {
 		return false
 	}
-	known, found := c.progress.Answered(c.key(piece, part))
-	if found {
-		c.earlier = append(c.earlier, known)
+	key := c.key(piece, part)
+	known := c.earlier[key]
+	if known == nil {
+		from, found := c.progress.Answered(key)
+		if !found {
+			return false
+		}
+		if c.earlier == nil {
+			c.earlier = make(map[uint64]*repeated)
+		}
+		known = &repeated{accepted: from.Sent}
+		c.earlier[key] = known
 	}
-	return found
+	if known.met == known.accepted {
+		return false
+	}
+	known.met++
+	return true
 }
 
 // key is what a part of a piece is known by from one call to the next.
@@ -137,14 +154,14 @@ func (c *call) end() error {
 	none := len(c.accepted) == 0 && len(c.earlier) == 0
 	switch {
 	case len(c.failed.errs) == 0 && len(c.refused.errs) == 0:
-		c.progress.Forget(c.earlier)
+		c.forget()
 		return nil
 	case none && len(c.failed.errs) == 0:
 		return errors.Join(c.refused.errs...)
 	case none:
 		return errors.Join(c.failed.errs...)
 	case len(c.failed.errs) == 0 && len(c.pieces) == 1:
-		c.progress.Forget(c.earlier)
+		c.forget()
 		c.rejected(int64(c.refused.items))
 		c.set.Logger.Warn("The server refused a part of a frame for good and took the rest",
 			zap.Int(c.signal.dropped, c.refused.items), zap.Error(errors.Join(c.refused.errs...)))
@@ -165,11 +182,40 @@ func (c *call) end() error {
 
 // remember keeps what was accepted until the caller has come again with the rest.
 func (c *call) remember() {
-	parts := c.earlier
+	accepted := make(map[uint64]int, len(c.earlier)+len(c.accepted))
+	for key, known := range c.earlier {
+		accepted[key] = known.accepted
+	}
 	for _, r := range c.accepted {
 		for _, piece := range r.pieces {
-			parts = append(parts, deliver.Part{Hash: c.key(piece, r.part), Sent: 1})
+			accepted[c.key(piece, r.part)]++
 		}
+	}
+	c.keep(accepted)
+}
+
+// forget drops what the call had of what earlier ones know of. It may be a half of
+// what was tried together.
+func (c *call) forget() {
+	left := make(map[uint64]int)
+	var done []deliver.Part
+	for key, known := range c.earlier {
+		if known.met < known.accepted {
+			left[key] = known.accepted - known.met
+		} else {
+			done = append(done, deliver.Part{Hash: key})
+		}
+	}
+	c.progress.Forget(done)
+	if len(left) > 0 {
+		c.keep(left)
+	}
+}
+
+func (c *call) keep(accepted map[uint64]int) {
+	parts := make([]deliver.Part, 0, len(accepted))
+	for key, n := range accepted {
+		parts = append(parts, deliver.Part{Hash: key, Sent: n})
 	}
 	c.progress.Keep(parts)
 }

@@ -297,6 +297,34 @@ func TestWhatWasAcceptedIsNotSentAgain(t *testing.T) {
 	require.Equal(t, []string{"a"}, names(server.take()), "what came to its end is forgotten")
 }
 
+// Two frames may say the same: what was accepted of one is not accepted of the other.
+func TestAPieceThatRepeatsAnotherIsDelivered(t *testing.T) {
+	var away bool
+	server := &store{}
+	server.refuse = func(_ context.Context, call int, _ ptrace.Traces) error {
+		if away && call > 1 {
+			return status.Error(codes.Unavailable, "no")
+		}
+		return nil
+	}
+	e, _ := directlyTo(t, keep(t, server), map[string]any{"retry_on_failure": map[string]any{"enabled": false}})
+	e.limit = 200
+	one := named(t, "a", 10)
+	all := []direct.Piece{one, one, one} // a request each
+	away = true
+	err := e.ConsumeOTLP(context.Background(), all)
+	var partial *direct.PartialError
+	require.ErrorAs(t, err, &partial)
+	require.Equal(t, []int{1, 2}, partial.Failed)
+	require.Equal(t, 10, merged(server.take()).SpanCount())
+
+	away = false
+	require.NoError(t, e.ConsumeOTLP(context.Background(), all))
+	require.Equal(t, 20, merged(server.take()).SpanCount())
+	require.NoError(t, e.ConsumeOTLP(context.Background(), all))
+	require.Equal(t, 30, merged(server.take()).SpanCount(), "what came to its end is forgotten")
+}
+
 func TestAPartOfAPieceThatWasAcceptedIsNotSentAgain(t *testing.T) {
 	server := &store{}
 	server.refuse = func(_ context.Context, call int, _ ptrace.Traces) error {

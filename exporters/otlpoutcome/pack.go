@@ -12,6 +12,9 @@ import (
 // 4 MiB for good, unless they are told otherwise.
 const maxRequestBytes = 4<<20 - 16<<10
 
+// maxRepeated is how many times its size a resource may come to by being cut.
+const maxRepeated = 8
+
 // wholePiece is the part of a piece that is not cut.
 const wholePiece = -1
 
@@ -96,7 +99,8 @@ func (s *splicer) cut(all []resources, limit int) []part {
 
 // cutResources divides one message of resources: each part has the Resource and all
 // else that is not repeated. A single item that is too large is left so: the server
-// may bear it.
+// may bear it. So is all where what is not repeated is nearly as large as a request, or
+// larger: a frame would be sent many times over, while others wait.
 func (s *splicer) cutResources(one *resources, limit int) []part {
 	number := int32(resourcesScopes)
 	shared, scopes := divide(one.whole, number, resourcesResource)
@@ -116,7 +120,14 @@ func (s *splicer) cutResources(one *resources, limit int) []part {
 	for _, scope := range scopes {
 		children = append(children, s.cutScope(scope, number, limit-envelopeBytes-envelope.size)...)
 	}
-	return s.group(requestResources, envelope, children, limit)
+	groups, size := s.group(requestResources, envelope, children, limit), 0
+	for i := range groups {
+		size += groups[i].size
+	}
+	if size > maxRepeated*one.message.size {
+		return []part{{one.message, one.items}}
+	}
+	return groups
 }
 
 // cutScope divides a field of resources that holds items.

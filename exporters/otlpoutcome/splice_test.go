@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -425,4 +426,20 @@ func FuzzSplice(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, marshal(t, byPdata(t, all)), marshal(t, whole))
 	})
+}
+
+// What all items of a resource share is sent with each part of it: where that is most of
+// a request, cutting would send a frame a thousand times over.
+func TestAResourceThatFillsARequestIsNotSentWithEachItem(t *testing.T) {
+	td := spans(500)
+	td.ResourceSpans().At(0).Resource().Attributes().PutStr("large", strings.Repeat("x", 2000))
+	for _, limit := range []int{2000, 2150, 2500} {
+		requests, err := pack(tracesSignal, []direct.Piece{{OTLP: marshal(t, td), Cluster: "c", Node: "n"}}, limit, func(int, int) bool { return false })
+		require.NoError(t, err)
+		size := 0
+		for _, r := range requests {
+			size += r.body.size
+		}
+		require.Less(t, size, 9*len(marshal(t, td)), "%d requests within %d", len(requests), limit)
+	}
 }

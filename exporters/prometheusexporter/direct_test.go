@@ -408,6 +408,31 @@ func TestAPieceOfSeveralTenantsIsDeliveredOnceToEach(t *testing.T) {
 	require.Equal(t, map[string]int{"a": 4, "b": 4, "c": 2, "d": 1}, sent, "a new call with the same content is sent")
 }
 
+// A piece of which one tenant has its part is not refused, whatever another one's server
+// says when it comes again.
+func TestAPieceThatWasTakenInPartIsNotRefused(t *testing.T) {
+	status := map[string]int{"b": http.StatusServiceUnavailable}
+	server := serveWrites(t, func(in write, w http.ResponseWriter) {
+		if s := status[in.tenant]; s != 0 {
+			w.WriteHeader(s)
+		}
+	})
+	exp := start(t, server.URL, func(cfg *Config) {
+		quick(cfg)
+		cfg.Tenant.FromAttribute = "team"
+	})
+	md := pmetric.NewMetrics()
+	for _, team := range []string{"a", "b"} {
+		addGauge(addMetrics(md, map[string]any{"team": team}), "g", time.UnixMilli(1795473620776), 1)
+	}
+	pieces := []direct.Piece{{OTLP: marshal(md), Cluster: "c", Node: "n"}}
+	err := exp.consumeOTLP(context.Background(), pieces)
+	require.ErrorIs(t, err, deliver.ErrUnavailable)
+	status["b"] = http.StatusUnprocessableEntity
+	require.NoError(t, exp.consumeOTLP(context.Background(), pieces))
+	require.Len(t, exp.rejected(t), 1, "it is counted")
+}
+
 // FuzzConsumeOTLP: no bytes make the exporter panic or hang, and what pdata reads is
 // read as pdata does, or refused as no request.
 func FuzzConsumeOTLP(f *testing.F) {

@@ -170,13 +170,17 @@ func (e *prometheusExporter) headers(tenant string) (header1, header2 http.Heade
 // to be delivered again.
 func result(parts []part) (failed []*part, err error) {
 	var (
-		total outcome
-		errs  []error
+		total   outcome
+		earlier bool // something was taken by an earlier call
+		errs    []error
 	)
 	for i := range parts {
 		p := &parts[i]
 		if p.err == nil {
 			total.add(p.done)
+			for _, known := range p.earlier {
+				earlier = earlier || known.Sent > 0
+			}
 			continue
 		}
 		failed = append(failed, p)
@@ -187,7 +191,7 @@ func result(parts []part) (failed []*part, err error) {
 		}
 	}
 	if len(failed) == 0 {
-		if total.sent == 0 && total.refused.samples() > 0 {
+		if total.sent == 0 && !earlier && total.refused.samples() > 0 {
 			return nil, consumererror.NewPermanent(fmt.Errorf("all %d samples were refused: %s", total.refused.samples(), total.refused.example()))
 		}
 		return nil, nil

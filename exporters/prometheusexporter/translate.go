@@ -380,6 +380,9 @@ func (t *translation) targetInfo(attributes []otlpwire.Attribute, o origin) {
 	}
 	for at := first; at < t.last; at += targetInfoInterval {
 		s.floats = append(s.floats, floatSample{at: milliseconds(at), value: 1})
+		if t.last-at <= targetInfoInterval { // the next time may be more than a number holds
+			break
+		}
 	}
 	s.floats = append(s.floats, floatSample{at: milliseconds(t.last), value: 1})
 }

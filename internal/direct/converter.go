@@ -47,7 +47,12 @@ func (c converter) Convert(_ context.Context, conf *confmap.Conf) error {
 	if err := conf.Unmarshal(&all, confmap.WithIgnoreUnused()); err != nil {
 		return nil //nolint:nilerr // the collector's own reading says it better
 	}
-	for name := range all.Receivers {
+	for name, settings := range all.Receivers {
+		switch settings.(type) {
+		case nil, map[string]any:
+		default: // what is wrong stays to be seen
+			continue
+		}
 		var id component.ID
 		if id.UnmarshalText([]byte(name)) != nil || id.Type() != c.receiver {
 			continue

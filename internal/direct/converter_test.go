@@ -37,6 +37,9 @@ func TestOnlyWhatHasNothingBetweenIsDirect(t *testing.T) {
 		"printed, and a processor put in": {
 			`{receivers: {nats: {direct: {logs: loki, traces: otlp}}}, service: {pipelines: {logs: {receivers: [nats], processors: [filter], exporters: [loki]}}}}`, nil,
 		},
+		"no map": {
+			`{receivers: {nats: text}, service: {pipelines: {logs: {receivers: [nats], exporters: [loki]}}}}`, nil,
+		},
 		"another receiver": {
 			`{receivers: {otlp: }, service: {pipelines: {logs: {receivers: [otlp], exporters: [loki]}}}}`, nil,
 		},
@@ -53,6 +56,9 @@ func TestOnlyWhatHasNothingBetweenIsDirect(t *testing.T) {
 			var got map[string]any
 			if direct := conf.Get("receivers::nats::direct"); direct != nil {
 				got = direct.(map[string]any)
+			}
+			if name == "no map" {
+				require.Equal(t, "text", conf.Get("receivers::nats"), "the collector shall see what is wrong with it")
 			}
 			require.Equal(t, test.want, got)
 			if strings.Contains(test.yaml, "destination: a") {

@@ -76,6 +76,9 @@ func decompress(arrivals []*arrival) (pieces []direct.Piece, at int, err error) 
 		if err != nil {
 			return nil, i, err
 		}
+		if err := a.denser(otlp, outlines); err != nil {
+			return nil, i, err
+		}
 		buffer = buffer[n:]
 		pieces[i] = direct.Piece{
 			OTLP:    otlp,

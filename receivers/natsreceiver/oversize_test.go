@@ -2,6 +2,7 @@ package natsreceiver
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/longhaul/longhaul/internal/bytesize"
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/frame"
 	"github.com/longhaul/longhaul/internal/hub"
 )
@@ -93,7 +95,7 @@ func within(content []byte, numbers ...byte) []byte {
 
 // A frame that is whole and honest about its size may still be made to take all memory:
 // an empty message is two bytes of OTLP and up to two hundred of pdata.
-func TestAFrameOfEmptyMessagesMakesNoPdata(t *testing.T) {
+func TestAFrameOfEmptyMessagesIsNotDelivered(t *testing.T) {
 	many := func(number byte) []byte { return bytes.Repeat(field(number, nil), 1<<19) }
 	for name, c := range map[string]struct {
 		signal frame.Signal
@@ -122,8 +124,29 @@ func TestAFrameOfEmptyMessagesMakesNoPdata(t *testing.T) {
 			if !errors.Is(err, errOversize) && !errors.Is(err, errNoRequest) {
 				t.Errorf("error: %v", err)
 			}
+			if name == "entities" { // of which no exporter makes anything
+				return
+			}
+			straight := directTo(untouched{t: t})
+			o, _ = unconnected(t, c.signal, straight)
+			a.out = o
+			at, err := straight.deliver(t.Context(), []*arrival{a})
+			if at != 0 || !errors.Is(err, errOversize) && !errors.Is(err, errNoRequest) {
+				t.Errorf("straight to an exporter: %d, error: %v", at, err)
+			}
 		})
 	}
+}
+
+// untouched is an exporter that is to be given nothing.
+type untouched struct {
+	direct.Consumer
+	t *testing.T
+}
+
+func (u untouched) ConsumeOTLP(context.Context, []direct.Piece) error {
+	u.t.Error("it is delivered")
+	return nil
 }
 
 // What is weighed is what it takes, within reason: or ordinary data would be rejected.
@@ -144,6 +167,9 @@ func TestARequestIsWeighedAboutRight(t *testing.T) {
 			t.Errorf("%s: weighed %d, took %d", signal, n, took)
 		}
 		t.Logf("%s: %d bytes, weighed %d, took %d", signal, len(otlp), n, took)
+		if outline, err := outlines[signal].weigh(otlp, 0); err != nil || outline > 2*int64(len(otlp)) {
+			t.Errorf("%s: straight, %d bytes weigh %d: %v", signal, len(otlp), outline, err)
+		}
 	}
 	// Items that have nothing but a time: honest, and next to nothing.
 	ld := plog.NewLogs()
@@ -157,7 +183,7 @@ func TestARequestIsWeighedAboutRight(t *testing.T) {
 	}
 	o, _ := unconnected(t, frame.Logs, logsTo(consumertest.NewNop()))
 	a := &arrival{out: o, header: frame.Header{Signal: frame.Logs, Items: frame.MaxItems, Uncompressed: uint32(len(otlp))}}
-	if err := errors.Join(o.oversize(a), a.dense(otlp)); err != nil {
+	if err := errors.Join(o.oversize(a), a.dense(otlp), a.denser(otlp, outlines)); err != nil {
 		t.Errorf("records without text: %v", err)
 	}
 }

@@ -40,6 +40,8 @@ const (
 	tracesMemory  = 5
 )
 
+var pdataMemory = map[frame.Signal]int64{frame.Logs: logsMemory, frame.Metrics: metricsMemory, frame.Traces: tracesMemory}
+
 // stamp writes on a resource where it came from. The subject is the truth: the hub
 // checked that this edge may publish on it.
 func (a *arrival) stamp(resource pcommon.Resource) {

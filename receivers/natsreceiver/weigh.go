@@ -12,14 +12,19 @@ import (
 // few KiB that is good as far as checksums go could take a gigabyte. So before pdata is
 // made of a request its messages are counted, without a look at texts. That takes a
 // third to a quarter of the time that making it does. Exporters that are handed requests
-// as they are (direct.go) need none of it.
+// as they are (direct.go) make less of them, but keep something of each resource, scope
+// and item of a call: only those are counted then, and what is within large items.
 
 // message is a kind of messages of a request, with the fields that are messages.
 type message struct {
 	bytes  int64        // about what one takes as pdata
 	fields [16]*message // by number
 	leaf   bool         // it has none
+	large  *message     // how one of largeBytes and more is weighed beside
 }
+
+// largeBytes is from when on it matters what an exporter makes of an item for a moment.
+const largeBytes = 64 << 10
 
 func kind(bytes int64, fields map[int32]*message) *message {
 	m := &message{bytes: bytes, leaf: len(fields) == 0}
@@ -70,6 +75,22 @@ var requests = func() map[frame.Signal]*message {
 	}
 }()
 
+// outlines are what exporters that are handed requests as they are keep of them until
+// they are delivered: by resource, the lists and the origin; by item, what leads to it.
+var outlines = func() map[frame.Signal]*message {
+	items := func(signal frame.Signal, item *message) *message {
+		item.large = requests[signal].fields[1].fields[2].fields[2]
+		resource := kind(0, map[int32]*message{1: kind(100, nil)})
+		scopes := kind(300, map[int32]*message{1: kind(0, map[int32]*message{3: kind(100, nil)}), 2: item})
+		return kind(0, map[int32]*message{1: kind(450, map[int32]*message{1: resource, 2: scopes})})
+	}
+	return map[frame.Signal]*message{
+		frame.Logs:    items(frame.Logs, kind(128, nil)),
+		frame.Metrics: items(frame.Metrics, kind(64, nil)), // its points take no more than others of their size
+		frame.Traces:  items(frame.Traces, kind(128, nil)),
+	}
+}()
+
 // maxDepth is how deep attributes may be nested, as otlpwire has it.
 const maxDepth = 1000
 
@@ -88,6 +109,13 @@ func (m *message) weigh(otlp []byte, depth int) (bytes int64, err error) {
 		field := m.fields[r.Number]
 		bytes += field.bytes
 		nested := r.Bytes()
+		if field.large != nil && len(nested) >= largeBytes {
+			within, err := field.large.weigh(nested, depth+1)
+			if err != nil {
+				return 0, err
+			}
+			bytes += within
+		}
 		if field == pair && plain(nested) {
 			bytes += value.bytes
 		} else if len(nested) > 0 && !field.leaf {
@@ -128,20 +156,23 @@ const (
 	// denseFrom is what a frame may take however small it is.
 	denseFrom = 1 << 20
 	// mostDense is more than a byte of OTLP can take.
-	mostDense = 128
+	mostDense = 250
 )
 
 // dense says why no pdata is to be made of a frame's request: it would take many times
 // as much as any that an edge makes of its size and number of items.
-func (a *arrival) dense(otlp []byte) error {
+func (a *arrival) dense(otlp []byte) error { return a.denser(otlp, requests) }
+
+func (a *arrival) denser(otlp []byte, than map[frame.Signal]*message) error {
 	if mostDense*len(otlp) <= denseFrom {
 		return nil
 	}
-	n, err := requests[a.header.Signal].weigh(otlp, 0)
+	n, err := than[a.header.Signal].weigh(otlp, 0)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoRequest, err)
 	}
-	if n += int64(len(otlp)); n > max(tooDense*a.out.decodedBytes(a), denseFrom) {
+	usual := max(a.out.decodedBytes(a), pdataMemory[a.header.Signal]*int64(len(otlp))) // the same both ways
+	if n += int64(len(otlp)); n > max(tooDense*usual, denseFrom) {
 		return fmt.Errorf("%w: its %d bytes are nothing but empty messages, which would take about %d", errOversize, len(otlp), n)
 	}
 	return nil

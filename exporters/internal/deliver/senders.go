@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +113,7 @@ func (s *Senders) For(name string) *Sender {
 		if len(s.tenants) >= s.set.MaxTenants {
 			s.forgetLocked()
 		}
+		name = strings.Clone(name) // not what it may be a part of
 		sender = s.newSender(name)
 		s.tenants[name] = sender
 	}

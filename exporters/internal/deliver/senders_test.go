@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -76,6 +77,15 @@ func sendersTo(w *world, change ...func(*Settings)) *Senders {
 func send(ctx context.Context, s *Senders, tenant string) error {
 	_, err := s.For(tenant).Post(ctx, "http://backend/push", http.Header{"X-Scope-Orgid": {tenant}}, []byte("body"))
 	return err
+}
+
+func TestATenantsNameIsNotWhatItWasAPartOf(t *testing.T) {
+	s := sendersTo(&world{})
+	request := []byte("resource of acme with much more")
+	sender := s.For(unsafe.String(&request[12], 4))
+	clear(request)
+	require.Same(t, sender, s.For("acme"))
+	require.Equal(t, "acme", sender.tenant.name)
 }
 
 // keepSending has n senders of a tenant post until stopped, with a pause after a
