@@ -59,6 +59,7 @@ type page struct {
 	mu    sync.Mutex
 	lanes []*track
 	live  [4]uint32 // by signal: the live lane's number
+	link  time.Time // since when it has its link
 }
 
 // track is one lane of one life of a spool.
@@ -98,6 +99,25 @@ func (b *Book) Lives(node int, lane frame.Lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.live[lane.Signal] = lane.Seq
+}
+
+// Linked notes that a node has its link again.
+func (b *Book) Linked(node int, at time.Time) {
+	p := &b.nodes[node]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.link = at
+}
+
+// delay is how long a frame took from when it could have left: from its writing, or from
+// when its node had a link, if that was later.
+func (p *page) delay(written, arrived time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link.After(written) {
+		written = p.link
+	}
+	return max(0, arrived.Sub(written))
 }
 
 // Wrote notes frames of a lane, up to a number.
@@ -141,7 +161,7 @@ func (b *Book) Arrived(signal frame.Signal, items int, at time.Time, arrivals []
 		case again:
 			add.Again++
 		case live:
-			delays = append(delays, uint32(max(0, at.Sub(m.Written).Milliseconds())))
+			delays = append(delays, uint32(b.nodes[m.Origin].delay(m.Written, at).Milliseconds()))
 			add.Arrived++
 		case late:
 			add.Arrived++
@@ -296,7 +316,8 @@ func (b *Book) Missing(most int) (list []Missing) {
 	return list
 }
 
-// Delays are quantiles of the time from a frame's writing to its arrival.
+// Delays are quantiles of the time from a frame's writing to its arrival; of a frame
+// that was written without a link, from when its node had one.
 type Delays struct {
 	Frames   int
 	P50, P99 time.Duration

@@ -90,6 +90,20 @@ func TestDelaysAreOfLiveLanes(t *testing.T) {
 	require.Zero(t, all.Frames)
 }
 
+// What was written without a link could not be there before its node had one.
+func TestDelaysBeginWithTheLink(t *testing.T) {
+	b := written(2)
+	now := time.Now()
+	for i, delay := range []time.Duration{20 * time.Second, 3 * time.Second} {
+		one := arrival(uint64(i + 1))
+		one.Written = now.Add(-20 * time.Second)
+		b.Arrived(frame.Logs, 50, now, []Arrival{one})
+		all, _ := b.TakeDelays()
+		require.Equal(t, delay, all.Most)
+		b.Linked(0, now.Add(-3*time.Second))
+	}
+}
+
 // Late logs may come behind younger ones, late samples may not.
 func TestOnlyLateLogsMayBeReordered(t *testing.T) {
 	b := written(3)

@@ -178,6 +178,7 @@ func (n *Node) connected() {
 	defer n.mu.Unlock()
 	now := time.Now()
 	n.up, n.upSince = true, now
+	n.fleet.book.Linked(n.index, now)
 	n.pace.reset()
 	for _, l := range n.lanes {
 		l.retry, l.notBefore = 0, time.Time{}
