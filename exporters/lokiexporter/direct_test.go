@@ -156,7 +156,13 @@ func TestNothingThatIsKeptPointsIntoRequests(t *testing.T) {
 	}
 }
 
+// raceDetector is true where pools forget at random, so that allocations say nothing.
+var raceDetector bool
+
 func TestTranslatingAllocatesNextToNothing(t *testing.T) {
+	if raceDetector {
+		t.Skip("not with the race detector: pools forget at random there")
+	}
 	translator := testTranslator()
 	var inputs []input
 	list := fleetPieces(t, 0, 40, noon)

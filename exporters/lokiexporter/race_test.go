@@ -1,0 +1,5 @@
+//go:build race
+
+package lokiexporter
+
+func init() { raceDetector = true }

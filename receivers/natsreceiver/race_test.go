@@ -1,0 +1,5 @@
+//go:build race
+
+package natsreceiver
+
+func init() { raceDetector = true }
