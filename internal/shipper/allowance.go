@@ -33,16 +33,20 @@ type Allowance struct {
 	sent     time.Time
 	heard    time.Time // last confirmation of something new, or the first frame that waits for one
 	last     uint64    // highest confirmed
+	highest  uint64    // published since the link was there
 	pressed  bool      // one was late since the link was there
 }
 
-// Room says whether the frame with a number may be published.
+// Room says whether the frame with a number may be published. One may always be there:
+// numbers are missing where frames were evicted or damaged.
 func (a *Allowance) Room(number uint64) bool {
-	return number <= max(a.last, a.forgiven)+max(a.window, allowanceStart)
+	done := max(a.last, a.forgiven)
+	return a.highest <= done || number <= done+max(a.window, allowanceStart)
 }
 
 // Published notes that a frame was published.
 func (a *Allowance) Published(number uint64, now time.Time) {
+	a.highest = max(a.highest, number)
 	if a.probe == 0 {
 		a.probe, a.sent = number, now
 	}
@@ -72,7 +76,7 @@ func (a *Allowance) Confirmed(number uint64, now time.Time) {
 }
 
 // Again forgets what is timed: the lane publishes from an earlier frame on.
-func (a *Allowance) Again() { a.probe, a.heard, a.pressed = 0, time.Time{}, false }
+func (a *Allowance) Again() { a.probe, a.highest, a.heard, a.pressed = 0, 0, time.Time{}, false }
 
 // Tick lets go of waiting for a relay that confirms nothing, of which published is the
 // last frame it could confirm. It says whether there is room for more by that.

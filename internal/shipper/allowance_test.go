@@ -73,3 +73,15 @@ func TestARelayThatConfirmsNothingHoldsALaneUpForAWhileOnly(t *testing.T) {
 	a.Confirmed(1, now)
 	require.False(t, a.Room(next+2*allowanceStart), "what is confirmed late is not counted again")
 }
+
+func TestALaneGoesOnBehindWhatIsMissing(t *testing.T) {
+	var a Allowance
+	now := time.Unix(1000, 0)
+	for _, number := range []uint64{1501, 4000, 9000} { // all before were evicted or damaged
+		require.True(t, a.Room(number))
+		a.Published(number, now)
+		require.False(t, a.Room(number+1000))
+		now = now.Add(time.Second)
+		a.Confirmed(number, now)
+	}
+}
