@@ -212,7 +212,7 @@ func (x *translation) begin(part int32, origin *direct.Piece, resource []byte) (
 }
 
 func (x *translation) shareOf(attributes []otlpwire.Attribute) *share {
-	name := x.tenant.OfAttributes(attributes)
+	name := x.tenant.Of(attributes)
 	if x.share != nil && name == x.lastName {
 		return x.share
 	}

@@ -54,7 +54,7 @@ func (s *source) readResources(found func(index int, attributes []otlpwire.Attri
 		if of.Err() != nil {
 			return of.Err()
 		}
-		attributes, err := s.attributes(described)
+		attributes, err := s.origin.Attributes(nil, described)
 		if err != nil {
 			return err
 		}
@@ -62,13 +62,6 @@ func (s *source) readResources(found func(index int, attributes []otlpwire.Attri
 		index++
 	}
 	return r.Err()
-}
-
-func (s *source) attributes(described []byte) ([]otlpwire.Attribute, error) {
-	if s.origin != nil {
-		return s.origin.Attributes(nil, described)
-	}
-	return readAttributes(nil, described, 1)
 }
 
 // join is for a message that comes in parts: in protobuf, one that comes twice is the

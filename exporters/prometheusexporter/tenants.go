@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 
 	"github.com/longhaul/longhaul/exporters/internal/deliver"
-	"github.com/longhaul/longhaul/exporters/internal/tenant"
 	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
@@ -39,7 +38,7 @@ func (e *prometheusExporter) byTenant(sources []source) ([]part, error) {
 	for n := range sources {
 		s := &sources[n]
 		err := s.readResources(func(index int, attributes []otlpwire.Attribute, message []byte) {
-			tenant := tenantOf(&e.cfg.Tenant, attributes)
+			tenant := e.cfg.Tenant.Of(attributes)
 			i, found := known[tenant]
 			if !found {
 				i = len(parts)
@@ -73,17 +72,6 @@ func (e *prometheusExporter) byTenant(sources []source) ([]part, error) {
 type sourceTenant struct {
 	source int
 	tenant string
-}
-
-func tenantOf(cfg *tenant.Config, attributes []otlpwire.Attribute) string {
-	if cfg.FromAttribute != "" {
-		if value, found := valueOf(attributes, cfg.FromAttribute); found {
-			if text := value.Text(); tenant.Valid(text) {
-				return text
-			}
-		}
-	}
-	return cfg.Default
 }
 
 // check reads all that the parts have.

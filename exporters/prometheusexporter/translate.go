@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
+	"github.com/longhaul/longhaul/internal/direct"
 	"github.com/longhaul/longhaul/internal/otlpwire"
 )
 
@@ -23,7 +24,7 @@ const (
 	receiverScope = "github.com/open-telemetry/opentelemetry-collector-contrib/receiver/prometheusreceiver"
 	// laneKey is where the relay notes that a resource comes from a backlog. It
 	// is of no use in Prometheus.
-	laneKey = "longhaul.lane"
+	laneKey = direct.LaneAttribute
 )
 
 // origin says how metrics came to be, which decides how they are named.

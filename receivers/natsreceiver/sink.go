@@ -34,13 +34,7 @@ type sink struct {
 
 // Decoded as pdata, OTLP takes 2.4 times its bytes for logs, 5.0 for metrics and 3.3
 // for traces (BenchmarkDecodedMemory).
-const (
-	logsMemory    = 4
-	metricsMemory = 7
-	tracesMemory  = 5
-)
-
-var pdataMemory = map[frame.Signal]int64{frame.Logs: logsMemory, frame.Metrics: metricsMemory, frame.Traces: tracesMemory}
+var pdataMemory = map[frame.Signal]int64{frame.Logs: 4, frame.Metrics: 7, frame.Traces: 5}
 
 // stamp writes on a resource where it came from. The subject is the truth: the hub
 // checked that this edge may publish on it.
@@ -100,7 +94,7 @@ func (a *arrival) decompress(dst []byte) ([]byte, error) {
 var errNoRequest = errors.New("the frame holds no OTLP request: undecodable")
 
 func logsTo(next consumer.Logs) sink {
-	return sink{memory: logsMemory, deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
+	return sink{memory: pdataMemory[frame.Logs], deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := plog.NewLogs()
 		for i, a := range arrivals {
 			err := a.decode(func(otlp []byte) error {
@@ -123,7 +117,7 @@ func logsTo(next consumer.Logs) sink {
 }
 
 func metricsTo(next consumer.Metrics) sink {
-	return sink{memory: metricsMemory, deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
+	return sink{memory: pdataMemory[frame.Metrics], deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := pmetric.NewMetrics()
 		for i, a := range arrivals {
 			err := a.decode(func(otlp []byte) error {
@@ -146,7 +140,7 @@ func metricsTo(next consumer.Metrics) sink {
 }
 
 func tracesTo(next consumer.Traces) sink {
-	return sink{memory: tracesMemory, deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
+	return sink{memory: pdataMemory[frame.Traces], deliver: func(ctx context.Context, arrivals []*arrival) (int, error) {
 		all := ptrace.NewTraces()
 		for i, a := range arrivals {
 			err := a.decode(func(otlp []byte) error {

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/collector/confmap"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/longhaul/longhaul/internal/otlpwire"
 )
@@ -85,21 +84,9 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Of returns the tenant of a resource; empty means that no header is sent.
-func (c *Config) Of(attributes pcommon.Map) string {
-	if c.FromAttribute != "" {
-		if value, found := attributes.Get(c.FromAttribute); found {
-			if text := value.AsString(); Valid(text) {
-				return text
-			}
-		}
-	}
-	return c.Default
-}
-
-// OfAttributes is Of for attributes in the order of the resource, of which the first
-// of a name counts. The name may be a part of them.
-func (c *Config) OfAttributes(attributes []otlpwire.Attribute) string {
+// Of returns the tenant of a resource by its attributes, of which the first of a name
+// counts; empty means that no header is sent. The name may be a part of them.
+func (c *Config) Of(attributes []otlpwire.Attribute) string {
 	if c.FromAttribute == "" {
 		return c.Default
 	}

@@ -5,7 +5,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/confmap"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/longhaul/longhaul/internal/otlpwire"
 )
@@ -31,10 +30,8 @@ func TestAPlainStringIsTheDefault(t *testing.T) {
 func TestAResourceBelongsToTheTenantOfItsAttribute(t *testing.T) {
 	cfg := Config{FromAttribute: "k8s.cluster.name", Default: "rest", Header: Header}
 	of := func(value string) string {
-		m := pcommon.NewMap()
-		m.PutStr("k8s.cluster.name", value)
-		name := cfg.Of(m)
-		require.Equal(t, name, cfg.OfAttributes([]otlpwire.Attribute{
+		name := cfg.Of([]otlpwire.Attribute{{Key: "k8s.cluster.name", Value: otlpwire.TextValue(value)}})
+		require.Equal(t, name, cfg.Of([]otlpwire.Attribute{
 			{Key: "k8s.node.name", Value: otlpwire.TextValue("n")},
 			{Key: "k8s.cluster.name", Value: otlpwire.TextValue(value)},
 			{Key: "k8s.cluster.name", Value: otlpwire.TextValue("of two the first counts")},
@@ -45,10 +42,10 @@ func TestAResourceBelongsToTheTenantOfItsAttribute(t *testing.T) {
 	for _, bad := range []string{"", "a\r\nb", "a/b", "a|b", ".", "..", "ü", "a b", string(make([]byte, 151))} {
 		require.Equal(t, "rest", of(bad), "%q", bad)
 	}
-	require.Equal(t, "rest", cfg.Of(pcommon.NewMap()))
-	require.Equal(t, "rest", cfg.OfAttributes(nil))
+	require.Equal(t, "rest", cfg.Of([]otlpwire.Attribute{}))
+	require.Equal(t, "rest", cfg.Of(nil))
 	none := DefaultConfig()
-	require.Empty(t, none.Of(pcommon.NewMap()))
+	require.Empty(t, none.Of(nil))
 }
 
 func TestValidateNamesEveryBadKey(t *testing.T) {
